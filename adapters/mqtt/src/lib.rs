@@ -1,0 +1,3 @@
+//! The MQTT edge: codec, connections, sessions, routing.
+
+mod packet;

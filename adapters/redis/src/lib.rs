@@ -1,0 +1,1 @@
+//! The Redis edge: the relay from journal to streams.

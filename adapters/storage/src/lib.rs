@@ -1,0 +1,1 @@
+//! Embedded storage: the journal and the services data.

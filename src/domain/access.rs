@@ -1,0 +1,447 @@
+//! Who is this? May it? And the grants that are remembered, so that asking is a look into memory.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use serde::Deserialize;
+
+use crate::identity::{ChannelId, KeyHash, KeyHasher, Secret, ThingId};
+
+/// What a thing may do on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// `m_read`: subscribe.
+    Read,
+    /// `m_write`: publish.
+    Write,
+}
+
+impl Action {
+    pub const ALL: [Self; 2] = [Self::Read, Self::Write];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "m_read",
+            Self::Write => "m_write",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Action {
+    type Err = UnknownAction;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or(UnknownAction)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown action: choose from m_read, m_write")]
+pub struct UnknownAction;
+
+/// The service that knows: in this process, or another one's `mainflux.things.policies.AuthService`.
+#[async_trait]
+pub trait Authority: Send + Sync {
+    /// Which enabled thing holds `key`?
+    async fn identify(&self, key: &Secret) -> Result<ThingId, AuthorityError>;
+
+    /// May the thing that holds `key` do `action` on `channel`? Returns which thing that is.
+    async fn authorize(
+        &self,
+        key: &Secret,
+        channel: ChannelId,
+        action: Action,
+    ) -> Result<ThingId, AuthorityError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// Unknown key, disabled thing, or no such grant: which one is nobody's business.
+    #[error("access denied")]
+    Denied,
+    /// No answer: the caller may try again.
+    #[error("cannot reach the things service")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a client offers: the id of a thing as user name, its key as password.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub thing: ThingId,
+    pub key: Secret,
+}
+
+/// Proof that credentials were checked. Only [`Access`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authenticated {
+    thing: ThingId,
+}
+
+impl Authenticated {
+    #[must_use]
+    pub const fn thing(&self) -> ThingId {
+        self.thing
+    }
+}
+
+/// Proof that an action was granted. Holds until something is revoked or its time is up; ask
+/// [`Access::holds`]. Only [`Access`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit {
+    epoch: u64,
+    until: Instant,
+}
+
+/// What memory says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<T> {
+    Granted(T),
+    Denied,
+    /// Nothing is remembered: ask the authority.
+    Unknown,
+}
+
+/// Access that was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// The thing was disabled or its key changed: nothing that was granted to it holds.
+    Thing(ThingId),
+    /// What the thing may do on the channel changed.
+    Grant(ThingId, ChannelId),
+}
+
+/// Hears of what is revoked, at once, in this process.
+pub trait Revocations: Send + Sync {
+    fn revoked(&self, what: Revoked);
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How long an answer of the authority is trusted.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+    /// How many answers are remembered, of each kind (identities, grants).
+    pub max_entries: usize,
+}
+
+/// The door: checks identities and grants against memory, and fills the memory from the authority.
+///
+/// Memory holds granted answers alone, and of keys only a keyed hash. It is bounded: when full, expired
+/// answers go first, then others by chance.
+pub struct Access {
+    authority: Arc<dyn Authority>,
+    config: Config,
+    hasher: KeyHasher,
+    identities: DashMap<KeyHash, Identity>,
+    grants: DashMap<(ThingId, ChannelId, Action), Instant>,
+    /// Grows with every revocation: permits of an earlier epoch no longer hold, and answers that were
+    /// asked for in one are not remembered.
+    epoch: AtomicU64,
+    chance: RandomState,
+}
+
+#[derive(Clone, Copy)]
+struct Identity {
+    thing: ThingId,
+    until: Instant,
+}
+
+impl Access {
+    #[must_use]
+    pub fn new(authority: Arc<dyn Authority>, config: Config) -> Self {
+        Self {
+            authority,
+            config,
+            hasher: KeyHasher::new(&rand::random()),
+            identities: DashMap::new(),
+            grants: DashMap::new(),
+            epoch: AtomicU64::new(0),
+            chance: RandomState::new(),
+        }
+    }
+
+    /// Checks credentials against memory.
+    #[must_use]
+    pub fn authenticate(&self, credentials: &Credentials, now: Instant) -> Verdict<Authenticated> {
+        let hash = self.hasher.hash(credentials.key.expose());
+        match self.identities.get(&hash) {
+            Some(known) if known.until > now => {
+                if known.thing == credentials.thing {
+                    Verdict::Granted(Authenticated { thing: known.thing })
+                } else {
+                    Verdict::Denied
+                }
+            }
+            _ => Verdict::Unknown,
+        }
+    }
+
+    /// Checks credentials with the authority, and remembers the answer.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Denied`] also when the key belongs to another thing than the credentials name.
+    pub async fn identify(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Authenticated, AuthorityError> {
+        let epoch = self.epoch();
+        let thing = self.authority.identify(&credentials.key).await?;
+        if thing != credentials.thing {
+            return Err(AuthorityError::Denied);
+        }
+        let until = Instant::now() + self.config.ttl;
+        let hash = self.hasher.hash(credentials.key.expose());
+        make_room(&self.identities, &self.config, &self.chance, |known| {
+            known.until
+        });
+        let entry = self.identities.entry(hash);
+        // Looked at while the entry is locked: `forget` raises the epoch before it sweeps the entries.
+        if self.epoch() == epoch {
+            entry.insert(Identity { thing, until });
+        }
+        Ok(Authenticated { thing })
+    }
+
+    /// Checks a grant against memory.
+    #[must_use]
+    pub fn authorize(
+        &self,
+        thing: Authenticated,
+        channel: ChannelId,
+        action: Action,
+        now: Instant,
+    ) -> Verdict<Permit> {
+        let epoch = self.epoch();
+        match self.grants.get(&(thing.thing, channel, action)) {
+            Some(until) if *until > now => Verdict::Granted(Permit {
+                epoch,
+                until: *until,
+            }),
+            _ => Verdict::Unknown,
+        }
+    }
+
+    /// Checks a grant with the authority, and remembers the answer.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Denied`] also when the key no longer belongs to `thing`.
+    pub async fn ask(
+        &self,
+        thing: Authenticated,
+        key: &Secret,
+        channel: ChannelId,
+        action: Action,
+    ) -> Result<Permit, AuthorityError> {
+        let epoch = self.epoch();
+        if self.authority.authorize(key, channel, action).await? != thing.thing {
+            return Err(AuthorityError::Denied);
+        }
+        let until = Instant::now() + self.config.ttl;
+        make_room(&self.grants, &self.config, &self.chance, |until| *until);
+        let entry = self.grants.entry((thing.thing, channel, action));
+        if self.epoch() == epoch {
+            entry.insert(until);
+        }
+        Ok(Permit { epoch, until })
+    }
+
+    /// Whether `permit` still holds: nothing was revoked since, and its time is not up.
+    #[must_use]
+    pub fn holds(&self, permit: &Permit, now: Instant) -> bool {
+        permit.epoch == self.epoch() && permit.until > now
+    }
+
+    /// Forgets what was revoked. When this returns, no permit from before holds.
+    pub fn forget(&self, what: Revoked) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        match what {
+            Revoked::Thing(thing) => {
+                self.identities.retain(|_, known| known.thing != thing);
+                self.grants.retain(|(granted, _, _), _| *granted != thing);
+            }
+            Revoked::Grant(thing, channel) => {
+                for action in Action::ALL {
+                    self.grants.remove(&(thing, channel, action));
+                }
+            }
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("identities", &self.identities.len())
+            .field("grants", &self.grants.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps `map` under its bound. Sweeps rarely: each sweep frees at least a sixteenth.
+fn make_room<K: Eq + std::hash::Hash, V>(
+    map: &DashMap<K, V>,
+    config: &Config,
+    chance: &RandomState,
+    until: impl Fn(&V) -> Instant,
+) {
+    if map.len() < config.max_entries {
+        return;
+    }
+    let now = Instant::now();
+    map.retain(|_, value| until(value) > now);
+    if map.len() > config.max_entries - config.max_entries / 16 {
+        map.retain(|key, _| chance.hash_one(key) % 16 != chance.hash_one(now) % 16);
+    }
+    // With very small bounds the dice may spare everyone.
+    while map.len() >= config.max_entries.max(1) {
+        map.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Grants everything to one key, and counts the questions.
+    struct Owner {
+        thing: ThingId,
+        asked: Mutex<usize>,
+    }
+
+    #[async_trait]
+    impl Authority for Owner {
+        async fn identify(&self, key: &Secret) -> Result<ThingId, AuthorityError> {
+            *self.asked.lock().expect("lock") += 1;
+            if key.matches("key") {
+                Ok(self.thing)
+            } else {
+                Err(AuthorityError::Denied)
+            }
+        }
+
+        async fn authorize(
+            &self,
+            key: &Secret,
+            _: ChannelId,
+            _: Action,
+        ) -> Result<ThingId, AuthorityError> {
+            self.identify(key).await
+        }
+    }
+
+    fn door(max_entries: usize) -> (Access, Credentials) {
+        let thing = ThingId::generate();
+        let owner = Arc::new(Owner {
+            thing,
+            asked: Mutex::new(0),
+        });
+        let config = Config {
+            ttl: Duration::from_secs(60),
+            max_entries,
+        };
+        (
+            Access::new(owner, config),
+            Credentials {
+                thing,
+                key: Secret::new("key"),
+            },
+        )
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_remembered_until_its_time_is_up() {
+        let (access, credentials) = door(10);
+        let now = Instant::now();
+        assert_eq!(access.authenticate(&credentials, now), Verdict::Unknown);
+        let known = access.identify(&credentials).await.expect("granted");
+        assert_eq!(
+            access.authenticate(&credentials, now),
+            Verdict::Granted(known)
+        );
+        let later = now + Duration::from_secs(61);
+        assert_eq!(access.authenticate(&credentials, later), Verdict::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_key_opens_its_own_thing_only() {
+        let (access, credentials) = door(10);
+        access.identify(&credentials).await.expect("granted");
+        let other = Credentials {
+            thing: ThingId::generate(),
+            ..credentials
+        };
+        assert_eq!(access.authenticate(&other, Instant::now()), Verdict::Denied);
+        assert!(matches!(
+            access.identify(&other).await,
+            Err(AuthorityError::Denied)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_permit_ends_with_any_revocation_and_is_found_again() {
+        let (access, credentials) = door(10);
+        let (channel, now) = (ChannelId::generate(), Instant::now());
+        let thing = access.identify(&credentials).await.expect("granted");
+        let permit = access
+            .ask(thing, &credentials.key, channel, Action::Write)
+            .await;
+        let permit = permit.expect("granted");
+        assert!(access.holds(&permit, now));
+
+        access.forget(Revoked::Grant(ThingId::generate(), channel));
+        assert!(!access.holds(&permit, now));
+        let again = access.authorize(thing, channel, Action::Write, now);
+        assert!(matches!(again, Verdict::Granted(permit) if access.holds(&permit, now)));
+
+        access.forget(Revoked::Grant(thing.thing(), channel));
+        assert!(matches!(
+            access.authorize(thing, channel, Action::Write, now),
+            Verdict::Unknown
+        ));
+        assert!(matches!(
+            access.authenticate(&credentials, now),
+            Verdict::Granted(_)
+        ));
+        access.forget(Revoked::Thing(thing.thing()));
+        assert_eq!(access.authenticate(&credentials, now), Verdict::Unknown);
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        for max_entries in [1, 3, 100] {
+            let (access, credentials) = door(max_entries);
+            let thing = access.identify(&credentials).await.expect("granted");
+            for _ in 0..500 {
+                let channel = ChannelId::generate();
+                access
+                    .ask(thing, &credentials.key, channel, Action::Read)
+                    .await
+                    .expect("granted");
+                assert!(access.grants.len() <= max_entries);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Everything the system announces, as streams carry it: flat fields of text.
+
+use std::borrow::Cow;
+
+use crate::identity::Timestamp;
+use crate::presence::{Change, Presence};
+
+/// The four streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    Users,
+    Things,
+    Bootstrap,
+    Mqtt,
+}
+
+impl Stream {
+    pub const ALL: [Self; 4] = [Self::Users, Self::Things, Self::Bootstrap, Self::Mqtt];
+
+    /// The name after the prefix: `mqtt` in `mainflux.mqtt`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Things => "things",
+            Self::Bootstrap => "bootstrap",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
+impl std::str::FromStr for Stream {
+    type Err = UnknownStream;
+
+    /// Accepts the short name.
+    fn from_str(text: &str) -> Result<Self, UnknownStream> {
+        Self::ALL
+            .into_iter()
+            .find(|stream| stream.as_str() == text)
+            .ok_or(UnknownStream)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown stream: choose one of users, things, bootstrap, mqtt")]
+pub struct UnknownStream;
+
+/// A name and its value.
+pub type Field = (Cow<'static, str>, Cow<'static, str>);
+
+/// The fields of one event in the order they are written.
+pub type Fields = Vec<Field>;
+
+/// An event at its place in an event log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub position: u64,
+    pub fields: Fields,
+}
+
+/// An event on its way into a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub stream: Stream,
+    pub occurred_at: Timestamp,
+    /// All fields but `occurred_at`, which the log adds: it must strictly increase within the log.
+    pub fields: Fields,
+}
+
+/// The fields of `mainflux.mqtt`: exactly four, or ten when `extended`.
+#[must_use]
+pub fn presence(presence: &Presence, instance: &str, extended: bool) -> Fields {
+    let session = &presence.session;
+    let (event_type, sequence, reason) = match presence.change {
+        Change::Arrived => ("connect", "1", None),
+        Change::Left(farewell) => ("disconnect", "2", Some(farewell.as_str())),
+    };
+    let mut fields = Vec::with_capacity(if extended { 10 } else { 4 });
+    let mut add = |name: &'static str, value: Cow<'static, str>| fields.push((name.into(), value));
+    add("thing_id", session.thing.to_string().into());
+    add("event_type", event_type.into());
+    add("instance", instance.to_owned().into());
+    add("occurred_at", presence.at.to_string().into());
+    if extended {
+        add("session_id", session.id.to_string().into());
+        add("client_id", session.client_id.to_string().into());
+        add("sequence", sequence.into());
+        if let Some(reason) = reason {
+            add("reason", reason.into());
+        }
+        add("protocol", session.protocol.as_str().into());
+        add("peer", session.peer.to_string().into());
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::identity::{SessionId, ThingId};
+    use crate::presence::{Farewell, Protocol, Session};
+
+    fn left() -> Presence {
+        Presence {
+            session: Arc::new(Session {
+                id: SessionId::from_bytes([7; 16]),
+                thing: ThingId::from_bytes([1; 16]),
+                client_id: "lamp".into(),
+                protocol: Protocol::Mqtt5,
+                peer: "127.0.0.1:9".parse().expect("address"),
+            }),
+            change: Change::Left(Farewell::KeepAliveTimeout),
+            at: Timestamp(1_693_312_937_471_064_150),
+        }
+    }
+
+    #[test]
+    fn a_presence_event_has_exactly_the_four_fields_of_the_contract() {
+        let fields = presence(&left(), "front-1", false);
+        let expected = [
+            ("thing_id", "01010101-0101-0101-0101-010101010101"),
+            ("event_type", "disconnect"),
+            ("instance", "front-1"),
+            ("occurred_at", "1693312937471064150"),
+        ];
+        assert_eq!(fields, expected.map(|(n, v)| (n.into(), v.into())));
+    }
+
+    #[test]
+    fn an_extended_event_tells_session_and_reason() {
+        let fields = presence(&left(), "", true);
+        let value = |name| fields.iter().find(|(n, _)| n == name).map(|(_, v)| &**v);
+        assert_eq!(value("reason"), Some("keep_alive_timeout"));
+        assert_eq!(value("sequence"), Some("2"));
+        assert_eq!(value("client_id"), Some("lamp"));
+        assert_eq!(value("protocol"), Some("mqtt5"));
+        assert_eq!(value("peer"), Some("127.0.0.1:9"));
+        assert_eq!(value("instance"), Some(""));
+    }
+}

@@ -1,0 +1,13 @@
+//! What rollcall means: things and their keys, who may do what, who is here, and what is announced.
+//!
+//! Nothing in here knows a socket, a database or a runtime. The edges in `adapters/` translate between
+//! this crate and the world, and `src/server.rs` joins them.
+
+pub mod access;
+pub mod event;
+pub mod identity;
+pub mod ports;
+pub mod presence;
+pub mod things;
+pub mod topic;
+pub mod users;

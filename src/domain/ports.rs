@@ -1,0 +1,49 @@
+//! What the domain asks of the world.
+
+use async_trait::async_trait;
+
+use crate::event::{Entry, Stream};
+
+pub use crate::presence::{PresenceLog, Roll};
+
+/// A durable, ordered log of events that one producer writes and the relay drains.
+///
+/// Positions start at 1, have no gaps and are never used twice within the life of the producer id.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// The stream these events belong to.
+    fn stream(&self) -> Stream;
+
+    /// Names the log for good: a random id made with the log, so that a watermark kept elsewhere can
+    /// tell this log from one that was restored or made anew.
+    fn producer(&self) -> uuid::Uuid;
+
+    /// At most `limit` entries after `position`, oldest first. Entries that the bound of the log has
+    /// dropped are skipped: the first position may then be later than `position + 1`.
+    async fn read(&self, position: u64, limit: usize) -> Result<Vec<Entry>, LogError>;
+
+    /// The position of the newest entry; 0 if there was none yet.
+    fn last(&self) -> u64;
+
+    /// The position up to which entries are known to be in the stream.
+    fn relayed(&self) -> u64;
+
+    /// Remembers that everything up to `position` is in the stream, which frees the room it takes.
+    /// With a lower position than before, forgets (the stream was found to have lost entries).
+    async fn set_relayed(&self, position: u64) -> Result<(), LogError>;
+
+    /// Gives the log a new producer id: its positions no longer continue what the stream knows.
+    async fn renew_producer(&self) -> Result<uuid::Uuid, LogError>;
+
+    /// Returns once there is an entry after `position`. Cancelling loses nothing.
+    async fn wait(&self, position: u64);
+}
+
+/// The log cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} the event log")]
+pub struct LogError {
+    pub doing: &'static str,
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}

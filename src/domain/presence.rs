@@ -1,0 +1,149 @@
+//! Who is here: each admitted session arrives once and leaves once, in that order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::identity::{SessionId, ThingId, Timestamp};
+
+/// One accepted MQTT connection of a thing: what is known of it from the arrival to the farewell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub id: SessionId,
+    pub thing: ThingId,
+    pub client_id: Box<str>,
+    pub protocol: Protocol,
+    pub peer: SocketAddr,
+}
+
+/// The protocol a session speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Mqtt311,
+    Mqtt5,
+}
+
+impl Protocol {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt311 => "mqtt3.1.1",
+            Self::Mqtt5 => "mqtt5",
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The client said DISCONNECT.
+    Disconnected,
+    /// The socket closed or broke without a DISCONNECT.
+    ConnectionLost,
+    /// Nothing was heard for one and a half keep-alive intervals [MQTT5-3.1.2-22].
+    KeepAliveTimeout,
+    /// The same client id connected again [MQTT5-3.1.4-3].
+    TakenOver,
+    /// The client broke the protocol.
+    ProtocolError,
+    /// The client left more unread than its session may queue.
+    TooSlow,
+    /// The thing was disabled, or its key changed.
+    Revoked,
+    /// This instance was told to stop.
+    ServerShutdown,
+    /// This instance died and found the session open in its journal when it came back.
+    InstanceFailed,
+}
+
+impl Farewell {
+    pub const ALL: [Self; 9] = [
+        Self::Disconnected,
+        Self::ConnectionLost,
+        Self::KeepAliveTimeout,
+        Self::TakenOver,
+        Self::ProtocolError,
+        Self::TooSlow,
+        Self::Revoked,
+        Self::ServerShutdown,
+        Self::InstanceFailed,
+    ];
+
+    /// The `reason` of an extended event.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::ConnectionLost => "connection_lost",
+            Self::KeepAliveTimeout => "keep_alive_timeout",
+            Self::TakenOver => "taken_over",
+            Self::ProtocolError => "protocol_error",
+            Self::TooSlow => "too_slow",
+            Self::Revoked => "revoked",
+            Self::ServerShutdown => "server_shutdown",
+            Self::InstanceFailed => "instance_failed",
+        }
+    }
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Arrived,
+    Left(Farewell),
+}
+
+/// A change of the roll: which session, what, when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    pub session: Arc<Session>,
+    pub change: Change,
+    pub at: Timestamp,
+}
+
+/// What became of the arrivals of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Kept, as durably as the journal promises: the clients may be told.
+    Kept,
+    /// Not kept: the journal has reached its bound. Refuse the clients.
+    Full,
+    /// Not kept: the journal cannot be written. Refuse the clients.
+    Failed,
+}
+
+/// Called once, from a thread of the journal, when the fate of a batch is known. Must not block.
+pub type Kept = Box<dyn FnOnce(Arrivals) + Send>;
+
+/// Where changes of the roll are kept.
+pub trait PresenceLog: Send + Sync {
+    /// Appends `batch` behind all that was appended before, in its order, and calls `kept` when it is
+    /// durable. Never blocks; batches that wait are committed together.
+    ///
+    /// The arrivals of a batch are kept or refused as one. Departures are always kept, if need be later
+    /// (after a failed write they are retried ahead of everything newer): their room was reserved when
+    /// the session arrived. So append the departure of a session only after its arrival was `Kept`.
+    fn append(&self, batch: Vec<Presence>, kept: Kept);
+}
+
+/// A session that is on the roll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Online {
+    pub session: Arc<Session>,
+    pub since: Timestamp,
+}
+
+/// Who is online now.
+pub trait Roll: Send + Sync {
+    /// The name of this instance, as events carry it.
+    fn instance(&self) -> &str;
+
+    /// Everyone whose arrival is durable and whose farewell is not, the earliest first.
+    fn online(&self) -> Vec<Online>;
+
+    /// How many they are.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,1 @@
+//! Users: who owns things and channels, and how they prove themselves.

@@ -1,0 +1,1 @@
+//! The program around the domain: configuration, command line, and the joining of edges.
