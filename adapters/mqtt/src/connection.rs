@@ -1,0 +1,126 @@
+//! One socket and what is known of the client behind it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use rollcall_domain::access::{Authenticated, Permit};
+use rollcall_domain::identity::Secret;
+use rollcall_domain::presence::{self, Protocol};
+
+use crate::gate::Answered;
+use crate::message::Message;
+use crate::outbox::Outbox;
+use crate::router::Route;
+use crate::timers::Tick;
+
+/// Where a connection is on its way from CONNECT to its goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A CONNECT is expected, or waits to be decided on.
+    Greeting,
+    /// Admitted; the CONNACK waits for the arrival to be kept.
+    Arriving,
+    Live,
+    /// Over. What is left to say is written, then the socket is closed: at once, or (`linger`) after the
+    /// client has closed its side or some time has passed, so that it can read what was said.
+    Closing { linger: bool },
+}
+
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    /// Tells this connection from an earlier one with the same token.
+    pub(crate) generation: u32,
+    pub(crate) stage: Stage,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) registered: bool,
+    /// This worker is home to the session, as far as is known.
+    pub(crate) settled: bool,
+    /// The socket may have more to read.
+    pub(crate) readable: bool,
+    /// The client has closed its side.
+    pub(crate) hangup: bool,
+    /// The packet at the front of `input` waits for this many answers of the things service.
+    pub(crate) waiting: u16,
+    pub(crate) answers: Vec<Answered>,
+    /// A beginning of a packet, or packets that may not be looked at yet.
+    pub(crate) input: Vec<u8>,
+    pub(crate) outbox: Outbox,
+    /// When the timer of this connection that counts is due; others are of the past.
+    pub(crate) timer: Tick,
+    /// When something was last read.
+    pub(crate) heard: Tick,
+    /// How long it may be silent; 0 is for ever.
+    pub(crate) patience: Tick,
+    pub(crate) thing: Option<Authenticated>,
+    pub(crate) key: Option<Secret>,
+    pub(crate) presence: Option<Arc<presence::Session>>,
+    /// Place in the table of sessions, from `Arriving` to the end.
+    pub(crate) session: Option<usize>,
+    pub(crate) will: Option<Box<Will>>,
+    /// The largest packet the client takes.
+    pub(crate) max_packet: u32,
+    /// Topics by alias, the first one at 0.
+    pub(crate) aliases: Vec<Option<Arc<str>>>,
+    pub(crate) memo: Option<Box<Memo>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Will {
+    pub(crate) message: Message,
+    pub(crate) permit: Permit,
+    /// Seconds.
+    pub(crate) delay: u32,
+}
+
+/// What the last PUBLISH found out: the next one is most likely on the same topic.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    pub(crate) topic: Box<str>,
+    pub(crate) standing: Standing,
+    pub(crate) route: Arc<Route>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Standing {
+    Granted(Permit),
+    /// Denied; not worth another question before this tick.
+    Denied(Tick),
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Tick) -> Self {
+        Self {
+            stream,
+            peer,
+            generation,
+            stage: Stage::Greeting,
+            protocol: None,
+            registered: false,
+            settled: false,
+            readable: true,
+            hangup: false,
+            waiting: 0,
+            answers: Vec::new(),
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            timer: 0,
+            heard: now,
+            patience: 0,
+            thing: None,
+            key: None,
+            presence: None,
+            session: None,
+            will: None,
+            max_packet: u32::MAX,
+            aliases: Vec::new(),
+            memo: None,
+        }
+    }
+
+    /// Whether its packets may be looked at now.
+    pub(crate) fn listens(&self) -> bool {
+        self.waiting == 0 && self.stage != Stage::Arriving
+    }
+}

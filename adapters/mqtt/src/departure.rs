@@ -1,0 +1,290 @@
+//! Every way a connection ends, and what is left of its session.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rollcall_domain::access::{Action, Revoked, Verdict};
+use rollcall_domain::identity::Timestamp;
+use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
+use rollcall_domain::topic::{TopicFilter, TopicName};
+
+use crate::codec::{self, ConnackProperties, Fault};
+use crate::connection::{Stage, Will};
+use crate::gate::{Answered, Asker, Question};
+use crate::packet::Disconnect;
+use crate::reason::{self, Refusal};
+use crate::session::{Expiry, Testament};
+use crate::timers::ticks;
+use crate::worker::{Flow, Timer, Worker};
+
+impl Worker {
+    /// Ends a connection, whatever stage it is in. Whoever was admitted leaves the roll, once.
+    pub(crate) fn end(&mut self, token: usize, farewell: Farewell) {
+        self.end_with(token, farewell, reason::disconnect(farewell));
+    }
+
+    /// Like [`Worker::end`], with a reason code of its own for the client.
+    pub(crate) fn end_with(&mut self, token: usize, farewell: Farewell, code: u8) {
+        let connection = &mut self.connections[token];
+        let was = connection.stage;
+        if matches!(was, Stage::Closing { .. }) {
+            // The client closed its side: nothing to wait for.
+            return self.remove(token);
+        }
+        let told = was == Stage::Live
+            && connection.protocol == Some(Protocol::Mqtt5)
+            && !matches!(farewell, Farewell::Disconnected | Farewell::ConnectionLost);
+        connection.stage = Stage::Closing { linger: told };
+        connection.waiting = 0;
+        connection.input = Vec::new();
+        if let Some(session) = connection.presence.take() {
+            let change = Change::Left(farewell);
+            self.changes.push(Presence { session, change, at: Timestamp::now() });
+            self.shared.metrics.sessions_ended[farewell as usize].increment(1);
+        }
+        let will = connection.will.take();
+        if let Some(slot) = connection.session.take() {
+            self.leave_session(slot, token, farewell, will);
+        }
+        if told {
+            self.reply(token, |out| codec::disconnect(out, code, None));
+            self.linger(token);
+        } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0 {
+            self.remove(token);
+        }
+        // Otherwise it is removed when the turn has written what it has.
+    }
+
+    fn leave_session(
+        &mut self,
+        slot: usize,
+        token: usize,
+        farewell: Farewell,
+        will: Option<Box<Will>>,
+    ) {
+        let session = &mut self.sessions[slot];
+        if session.claim == Some(token) {
+            session.claim = None;
+            if session.connection.is_none() && !session.resumable {
+                self.remove_session(slot);
+            }
+            return;
+        }
+        session.connection = None;
+        session.departures = session.departures.wrapping_add(1);
+        let (generation, departures) = (session.generation, session.departures);
+        let expiry = match session.expiry {
+            // A session that missed messages must not look as if it had not.
+            _ if farewell == Farewell::TooSlow => Duration::ZERO,
+            Expiry::AtOnce => Duration::ZERO,
+            Expiry::After(time) => time,
+        };
+        if let Some(will) = will {
+            let delay = Duration::from_secs(will.delay.into()).min(expiry);
+            if delay.is_zero() {
+                self.publish_will(slot, *will);
+            } else {
+                let tick = self.tick.saturating_add(ticks(delay));
+                let testament = Testament { message: will.message, number: departures };
+                self.sessions[slot].testament = Some(testament);
+                self.timers.set(tick, Timer::Testament { slot, generation, number: departures });
+            }
+        }
+        if expiry.is_zero() {
+            self.remove_session(slot);
+        } else {
+            let tick = self.tick.saturating_add(ticks(expiry));
+            self.timers.set(tick, Timer::SessionExpiry { slot, generation, departures });
+        }
+    }
+
+    /// Publishes a will if that is still granted; a grant that is no longer remembered is asked for.
+    fn publish_will(&mut self, slot: usize, will: Will) {
+        let Will { message, permit, .. } = will;
+        if self.shared.gate.access.holds(&permit, self.now) {
+            return self.publish_message(message);
+        }
+        // The key went with the connection, so only memory can tell.
+        let thing = self.sessions[slot].authenticated;
+        let channel = TopicName::parse(message.publish().topic).and_then(TopicName::channel);
+        if let (Some(thing), Some(channel)) = (thing, channel)
+            && let Some(key) = self.sessions[slot].key.clone()
+        {
+            let access = &self.shared.gate.access;
+            match access.authorize(thing, channel, Action::Write, self.now) {
+                Verdict::Granted(_) => return self.publish_message(message),
+                Verdict::Denied => {}
+                Verdict::Unknown => {
+                    let question =
+                        Question::Authorize { thing, key, channel, action: Action::Write };
+                    let asker = Asker::Will(message);
+                    if self.shared.gate.ask(question, asker, &self.inbox).is_ok() {
+                        return;
+                    }
+                }
+            }
+        }
+        self.shared.metrics.denied_wills.increment(1);
+    }
+
+    pub(crate) fn publish_testament(&mut self, slot: usize, generation: u32, number: u32) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        if session.generation == generation
+            && let Some(testament) = session.testament.take_if(|it| it.number == number)
+        {
+            self.publish_message(testament.message);
+        }
+    }
+
+    pub(crate) fn expire(&mut self, slot: usize, generation: u32, departures: u32) {
+        let known = self.sessions.get(slot);
+        if known.is_some_and(|session| {
+            session.generation == generation
+                && session.departures == departures
+                && session.connection.is_none()
+                && session.claim.is_none()
+        }) {
+            self.shared.metrics.sessions_expired.increment(1);
+            self.remove_session(slot);
+        }
+    }
+
+    /// Forgets a session. A will that was waiting is published now [MQTT5-3.1.2-8].
+    pub(crate) fn remove_session(&mut self, slot: usize) {
+        self.reset_session(slot);
+        let session = self.sessions.remove(slot);
+        self.by_client.remove(&session.key);
+        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Forgets what a session holds, but not the session.
+    pub(crate) fn reset_session(&mut self, slot: usize) {
+        let me = self.session_ref(slot);
+        let session = &mut self.sessions[slot];
+        for (filter, _) in std::mem::take(&mut session.subscriptions) {
+            if let Some(filter) = TopicFilter::parse(&filter) {
+                self.shared.router.unsubscribe(filter, me);
+            }
+        }
+        session.window = crate::window::Window::new();
+        session.received = Vec::new();
+        session.resumable = false;
+        if let Some(testament) = session.testament.take() {
+            self.publish_message(testament.message);
+        }
+    }
+
+    /// The client says goodbye.
+    pub(crate) fn disconnect(&mut self, token: usize, disconnect: &Disconnect<'_>) -> Flow {
+        let connection = &mut self.connections[token];
+        if let (Some(seconds), Some(slot)) = (disconnect.session_expiry, connection.session) {
+            let session = &mut self.sessions[slot];
+            // A session that was to end with the connection cannot be kept after all [MQTT5-3.14.2.2.2].
+            if session.expiry == Expiry::AtOnce && seconds > 0 {
+                return self.violation(token, reason::PROTOCOL_ERROR);
+            }
+            session.expiry = self.shared.expiry(seconds);
+        }
+        if disconnect.reason != reason::DISCONNECT_WITH_WILL {
+            // A will is for who does not say goodbye [MQTT5-3.14.4-3].
+            connection.will = None;
+        }
+        self.end(token, Farewell::Disconnected);
+        Flow::Over
+    }
+
+    /// The client broke the protocol: it is told how, and the connection is closed [MQTT5-4.13.1-1].
+    pub(crate) fn violation(&mut self, token: usize, code: u8) -> Flow {
+        self.shared.metrics.violations.increment(1);
+        self.end_with(token, Farewell::ProtocolError, code);
+        Flow::Over
+    }
+
+    /// The client sent bytes that are no packet, or a packet that may not be sent.
+    pub(crate) fn on_fault(&mut self, token: usize, fault: Fault, input: &[u8]) {
+        let connection = &self.connections[token];
+        tracing::debug!(peer = %connection.peer, %fault, "cannot read a packet");
+        if connection.stage != Stage::Greeting {
+            self.violation(token, fault.reason());
+            return;
+        }
+        self.shared.metrics.faulty_greetings.increment(1);
+        // Only who spoke MQTT gets an answer; what it is depends on the version asked for.
+        match codec::refusal(fault, input) {
+            Some((protocol, code)) => self.refuse_with(token, protocol, code, None),
+            None => self.remove(token),
+        }
+    }
+
+    /// Answers a CONNECT with a refusal; nothing of it is kept.
+    pub(crate) fn refuse(&mut self, token: usize, protocol: Protocol, refusal: Refusal) -> Flow {
+        let metrics = &self.shared.metrics;
+        metrics.refused[refusal as usize].increment(1);
+        let (mqtt311, mqtt5) = refusal.codes();
+        let code = match protocol {
+            Protocol::Mqtt311 => mqtt311,
+            Protocol::Mqtt5 => mqtt5,
+        };
+        self.refuse_with(token, protocol, code, Some(refusal.as_str()));
+        Flow::Over
+    }
+
+    fn refuse_with(&mut self, token: usize, protocol: Protocol, code: u8, why: Option<&str>) {
+        let properties = ConnackProperties { reason_string: why, ..Default::default() };
+        self.connections[token].stage = Stage::Closing { linger: true };
+        self.reply(token, |out| codec::connack(out, protocol, false, code, &properties));
+        self.linger(token);
+    }
+
+    /// Access was taken away: live sessions lose exactly that.
+    pub(crate) fn revoke(&mut self, what: Revoked) {
+        let (Revoked::Thing(thing) | Revoked::Grant(thing, _)) = what;
+        let slots: Vec<usize> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.key.thing == thing)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in slots {
+            let session = &self.sessions[slot];
+            match what {
+                Revoked::Thing(_) => {
+                    for token in [session.connection, session.claim].into_iter().flatten() {
+                        self.end(token, Farewell::Revoked);
+                    }
+                }
+                Revoked::Grant(_, channel) => {
+                    let (Some(thing), Some(key)) = (session.authenticated, session.key_copy())
+                    else {
+                        continue;
+                    };
+                    let generation = session.generation;
+                    for (filter, _) in &session.subscriptions {
+                        if TopicFilter::parse(filter).and_then(TopicFilter::channel) != Some(channel)
+                        {
+                            continue;
+                        }
+                        let asker =
+                            Asker::Subscription { slot, generation, filter: filter.clone() };
+                        let (key, action) = (key.clone(), Action::Read);
+                        let question = Question::Authorize { thing, key, channel, action };
+                        if self.shared.gate.ask(question, asker, &self.inbox).is_err() {
+                            tracing::warn!("too many questions are open: a revoked subscription stays");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer for a subscription whose grant changed: it stays only if it is granted again.
+    pub(crate) fn recheck(&mut self, slot: usize, generation: u32, filter: &str, verdict: &Answered) {
+        let me = self.session_ref_if(slot, generation);
+        let (Some(me), Answered::Grant(_, _, Err(_))) = (me, verdict) else { return };
+        self.sessions[slot].subscriptions.retain(|(known, _)| &**known != filter);
+        if let Some(filter) = TopicFilter::parse(filter) {
+            self.shared.router.unsubscribe(filter, me);
+            self.shared.metrics.subscriptions_revoked.increment(1);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What happened, in the words of the protocol.
+
+use rollcall_domain::access::AuthorityError;
+use rollcall_domain::presence::Farewell;
+
+pub(crate) const SUCCESS: u8 = 0x00;
+pub(crate) const DISCONNECT_WITH_WILL: u8 = 0x04;
+pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
+pub(crate) const UNSPECIFIED: u8 = 0x80;
+pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
+pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
+pub(crate) const TOPIC_FILTER_INVALID: u8 = 0x8F;
+pub(crate) const PACKET_ID_NOT_FOUND: u8 = 0x92;
+pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
+pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
+pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
+pub(crate) const SHARED_NOT_SUPPORTED: u8 = 0x9E;
+pub(crate) const IDENTIFIERS_NOT_SUPPORTED: u8 = 0xA1;
+
+/// Why a CONNECT is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    BadCredentials,
+    WillNotAuthorized,
+    /// Enhanced authentication is not offered [MQTT5-4.12.0-1].
+    BadAuthenticationMethod,
+    AccessUnavailable,
+    TooManyQuestions,
+    TooManySessions,
+    JournalFull,
+    JournalFailed,
+    ShuttingDown,
+}
+
+impl Refusal {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::BadCredentials,
+        Self::WillNotAuthorized,
+        Self::BadAuthenticationMethod,
+        Self::AccessUnavailable,
+        Self::TooManyQuestions,
+        Self::TooManySessions,
+        Self::JournalFull,
+        Self::JournalFailed,
+        Self::ShuttingDown,
+    ];
+
+    /// The return code of MQTT 3.1.1 (table 3.1) and the reason code of MQTT 5 (3.2.2.2).
+    pub(crate) const fn codes(self) -> (u8, u8) {
+        match self {
+            Self::BadCredentials => (4, 0x86),
+            Self::WillNotAuthorized => (5, NOT_AUTHORIZED),
+            Self::BadAuthenticationMethod => (5, 0x8C),
+            Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
+            Self::TooManyQuestions => (3, 0x89),
+            Self::TooManySessions | Self::JournalFull => (3, QUOTA_EXCEEDED),
+        }
+    }
+
+    /// The reason string, and the label of the counter.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadCredentials => "bad thing id or key",
+            Self::WillNotAuthorized => "not authorized to publish the will",
+            Self::BadAuthenticationMethod => "no authentication method is supported",
+            Self::AccessUnavailable => "cannot reach the things service",
+            Self::TooManyQuestions => "too many logins at one time",
+            Self::TooManySessions => "too many sessions",
+            Self::JournalFull => "the event journal is full",
+            Self::JournalFailed => "the event journal cannot be written",
+            Self::ShuttingDown => "shutting down",
+        }
+    }
+}
+
+impl From<&AuthorityError> for Refusal {
+    fn from(error: &AuthorityError) -> Self {
+        match error {
+            AuthorityError::Denied => Self::BadCredentials,
+            AuthorityError::Unavailable(_) => Self::AccessUnavailable,
+        }
+    }
+}
+
+/// The reason code of the DISCONNECT that tells a client of an end it did not choose.
+pub(crate) const fn disconnect(farewell: Farewell) -> u8 {
+    match farewell {
+        Farewell::Disconnected | Farewell::ConnectionLost => SUCCESS,
+        Farewell::KeepAliveTimeout => 0x8D,
+        Farewell::TakenOver => 0x8E,
+        Farewell::ProtocolError => PROTOCOL_ERROR,
+        Farewell::TooSlow => QUOTA_EXCEEDED,
+        Farewell::Revoked => NOT_AUTHORIZED,
+        Farewell::ServerShutdown | Farewell::InstanceFailed => 0x8B,
+    }
+}

@@ -1,0 +1,86 @@
+//! A session: what outlives a connection, and what is found again by the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollcall_domain::identity::ThingId;
+
+use crate::message::Message;
+use crate::packet::QoS;
+use crate::router::Terms;
+use crate::window::Window;
+
+/// Whose session: client ids belong to the thing that uses them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientKey {
+    pub(crate) thing: ThingId,
+    pub(crate) client_id: Box<str>,
+}
+
+/// How long a session outlives its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    AtOnce,
+    After(Duration),
+}
+
+/// A will that waits for its delay to pass [MQTT5-3.1.3.2.2].
+#[derive(Debug)]
+pub(crate) struct Testament {
+    pub(crate) message: Message,
+    /// Tells a later will of the same session from this one.
+    pub(crate) number: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) key: Arc<ClientKey>,
+    /// The live connection.
+    pub(crate) connection: Option<usize>,
+    /// The connection that has been admitted and waits for its arrival to be kept.
+    pub(crate) claim: Option<usize>,
+    /// Whether there is state from an earlier connection to resume.
+    pub(crate) resumable: bool,
+    pub(crate) expiry: Expiry,
+    /// Grows with each end of a connection: a timer of an earlier one means nothing.
+    pub(crate) departures: u32,
+    /// Few, as a rule: a list is smaller than a map, and in order.
+    pub(crate) subscriptions: Vec<(Box<str>, Terms)>,
+    pub(crate) window: Window,
+    /// Identifiers of QoS 2 messages that came and are not released yet.
+    pub(crate) received: Vec<u16>,
+    pub(crate) testament: Option<Testament>,
+}
+
+impl Session {
+    pub(crate) const fn new(key: Arc<ClientKey>) -> Self {
+        Self {
+            key,
+            connection: None,
+            claim: None,
+            resumable: false,
+            expiry: Expiry::AtOnce,
+            departures: 0,
+            subscriptions: Vec::new(),
+            window: Window::new(),
+            received: Vec::new(),
+            testament: None,
+        }
+    }
+
+    /// Whether messages in flight must be kept for a later connection.
+    pub(crate) fn may_resume(&self) -> bool {
+        self.expiry != Expiry::AtOnce
+    }
+
+    /// Whether a message of this QoS can be kept while no connection is there to take it.
+    pub(crate) fn keeps(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.may_resume()
+    }
+
+    /// The terms of the subscription to `filter`.
+    pub(crate) fn subscription(&mut self, filter: &str) -> Option<&mut Terms> {
+        let found = self.subscriptions.iter_mut().find(|(known, _)| &**known == filter);
+        found.map(|(_, terms)| terms)
+    }
+}

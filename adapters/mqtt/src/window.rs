@@ -1,0 +1,214 @@
+//! QoS 1 and 2 messages on their way to one client: what is in flight, and what waits behind it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::message::Message;
+use crate::packet::{AckKind, QoS};
+
+/// Packet identifiers are 1..=65,535 [MQTT5-2.2.1-3].
+const IDS: u16 = u16::MAX;
+
+/// Messages in flight, in the order they were sent, and the queue behind them.
+///
+/// Identifiers are given out in order, so a message is found by the distance of its identifier from the
+/// oldest one that is still in flight.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Gaps are messages that were acknowledged before older ones.
+    flights: VecDeque<Option<Flight>>,
+    /// Identifier of the first flight.
+    first: u16,
+    active: u16,
+    /// Receive maximum: of the client and of this server, whichever is less.
+    max: u16,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// PUBREC has come, PUBREL was sent.
+    pub(crate) released: bool,
+    /// Kept only for sessions that may resume.
+    pub(crate) message: Option<Arc<Message>>,
+}
+
+/// A message that waits for room in the window.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+}
+
+/// What an acknowledgement leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acked {
+    /// The message is done with; there may be room for another.
+    Done,
+    /// Answer PUBREC with PUBREL.
+    Release,
+    /// No such message is in flight, or not in that state.
+    Unknown,
+}
+
+impl Window {
+    pub(crate) const fn new() -> Self {
+        Self {
+            flights: VecDeque::new(),
+            first: 1,
+            active: 0,
+            max: 0,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+        }
+    }
+
+    /// Sets the receive maximum of a new connection.
+    pub(crate) const fn set_max(&mut self, max: u16) {
+        self.max = max;
+    }
+
+    /// Whether a message may be sent at once: there is room, and nothing older waits.
+    pub(crate) fn is_open(&self) -> bool {
+        self.queue.is_empty() && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.active < self.max && self.flights.len() < usize::from(IDS)
+    }
+
+    /// Takes a message into the window and gives it its packet identifier. Ask [`Window::is_open`] first.
+    pub(crate) fn send(&mut self, flight: Flight) -> u16 {
+        let id = nth(self.first, self.flights.len());
+        self.flights.push_back(Some(flight));
+        self.active += 1;
+        id
+    }
+
+    pub(crate) fn enqueue(&mut self, queued: Queued) {
+        self.queued_bytes += queued.message.len();
+        self.queue.push_back(queued);
+    }
+
+    /// The next message of the queue, if the window has room for it.
+    pub(crate) fn dequeue(&mut self) -> Option<Queued> {
+        if !self.has_room() {
+            return None;
+        }
+        let queued = self.queue.pop_front()?;
+        self.queued_bytes -= queued.message.len();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Some(queued)
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Takes an acknowledgement from the client; `failed` is one with a reason code of 0x80 or more.
+    pub(crate) fn acknowledge(&mut self, kind: AckKind, id: u16, failed: bool) -> Acked {
+        let index = distance(self.first, id);
+        let Some(Some(flight)) = self.flights.get_mut(index) else {
+            return Acked::Unknown;
+        };
+        match (kind, flight.qos, flight.released) {
+            (AckKind::PubAck, QoS::AtLeastOnce, _) | (AckKind::PubComp, QoS::ExactlyOnce, true) => {}
+            // A refused message is done with [MQTT5-4.3.3-4].
+            (AckKind::PubRec, QoS::ExactlyOnce, false) if failed => {}
+            (AckKind::PubRec, QoS::ExactlyOnce, _) => {
+                flight.released = true;
+                // The message may no longer be sent, only its PUBREL [MQTT5-4.3.3-5].
+                flight.message = None;
+                return Acked::Release;
+            }
+            _ => return Acked::Unknown,
+        }
+        self.flights[index] = None;
+        self.active -= 1;
+        while let Some(None) = self.flights.front() {
+            self.flights.pop_front();
+            self.first = nth(self.first, 1);
+        }
+        if self.flights.is_empty() && self.flights.capacity() > 64 {
+            self.flights = VecDeque::new();
+        }
+        Acked::Done
+    }
+
+    /// What is in flight with its packet identifiers, oldest first, to be sent again [MQTT5-4.4.0-1].
+    pub(crate) fn flights(&self) -> impl Iterator<Item = (u16, &Flight)> {
+        let all = self.flights.iter().enumerate();
+        all.filter_map(|(n, flight)| Some((nth(self.first, n), flight.as_ref()?)))
+    }
+}
+
+/// The identifier `n` places after `id`.
+fn nth(id: u16, n: usize) -> u16 {
+    ((usize::from(id) - 1 + n) % usize::from(IDS)) as u16 + 1
+}
+
+/// How many places `id` comes after `first`.
+fn distance(first: u16, id: u16) -> usize {
+    let (first, id) = (usize::from(first), usize::from(id));
+    (id + usize::from(IDS) - first) % usize::from(IDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn flight(qos: QoS) -> Flight {
+        Flight { qos, retain: false, released: false, message: None }
+    }
+
+    #[test]
+    fn exactly_once_takes_two_steps() {
+        let mut window = Window::new();
+        window.set_max(10);
+        let id = window.send(flight(QoS::ExactlyOnce));
+        assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Unknown);
+        assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Unknown);
+        assert_eq!(window.acknowledge(AckKind::PubRec, id, false), Acked::Release);
+        assert_eq!(window.acknowledge(AckKind::PubRec, id, false), Acked::Release);
+        assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Done);
+        assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn identifiers_in_flight_are_unique_and_never_zero(
+            picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..2_000),
+            first in 1u16..,
+        ) {
+            let mut window = Window::new();
+            window.set_max(40);
+            window.first = first;
+            let mut open: Vec<u16> = Vec::new();
+            for (send, pick) in picks {
+                if send && window.is_open() {
+                    let id = window.send(flight(QoS::AtLeastOnce));
+                    prop_assert!(id != 0 && !open.contains(&id));
+                    open.push(id);
+                } else if !open.is_empty() {
+                    let id = open.remove(pick.index(open.len()));
+                    prop_assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Done);
+                }
+                let ids: Vec<u16> = window.flights().map(|(id, _)| id).collect();
+                prop_assert_eq!(&ids, &open);
+                prop_assert!(window.is_open() == (open.len() < 40));
+            }
+        }
+    }
+}

@@ -1,0 +1,631 @@
+//! A thread that owns its sockets and sessions, and the turns it takes.
+//!
+//! One turn: take what sockets and other threads have brought, look at every packet, note what is to be
+//! written; then hand changes of the roll to the journal, messages to other workers, and bytes to sockets:
+//! each once for all that the turn brought.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use rollcall_domain::presence::{Farewell, Presence};
+use slab::Slab;
+
+use crate::codec;
+use crate::connection::{Connection, Stage};
+use crate::delivery::{Crossed, Tally};
+use crate::inbox::{Inbox, Mail};
+use crate::outbox::{SHARED, Turn, Written};
+use crate::packet::Packet;
+use crate::router::Route;
+use crate::session::{ClientKey, Session};
+use crate::timers::{Tick, Timers, ticks};
+use crate::{Shared, reason};
+
+pub(crate) const WAKER: Token = Token(usize::MAX);
+/// Tokens of listeners count down from here.
+const LISTENERS: usize = usize::MAX - 1;
+
+const READ_BYTES: usize = 128 * 1024;
+/// Reads of one socket, and accepts of one listener, before others get their turn.
+const READS: usize = 2;
+const ACCEPTS: usize = 64;
+/// How long a client may take to read a last packet and close.
+const LINGER: Duration = Duration::from_secs(1);
+/// Topics whose routes are remembered.
+const ROUTES: usize = 16 * 1024;
+/// How long to leave other workers alone that have not yet delivered what they got.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
+/// How long to leave a listener alone that cannot accept (no more files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) enum Timer {
+    Connection { token: usize, generation: u32, tick: Tick },
+    /// The packet that waits may be tried again.
+    Retry { token: usize, generation: u32 },
+    SessionExpiry { slot: usize, generation: u32, departures: u32 },
+    Testament { slot: usize, generation: u32, number: u32 },
+}
+
+pub(crate) struct Worker {
+    pub(crate) id: u16,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: Arc<Inbox>,
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    /// Listeners with more to accept.
+    accepting: Vec<usize>,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) by_client: HashMap<Arc<ClientKey>, usize>,
+    pub(crate) generation: u32,
+    pub(crate) turn: Turn,
+    /// Connections that have something to write this turn.
+    pub(crate) dirty: Vec<usize>,
+    /// Connections with more to read.
+    again: Vec<usize>,
+    /// Connections found to be at an end while something else went on.
+    pub(crate) doomed: Vec<(usize, u32, Farewell)>,
+    /// Messages for other workers, by worker.
+    pub(crate) crossings: Vec<Vec<Crossed>>,
+    /// Changes of the roll of this turn, and the connections that wait for them to be kept.
+    pub(crate) changes: Vec<Presence>,
+    pub(crate) arrivals: Vec<(usize, u32)>,
+    /// Arrivals of earlier turns, the oldest first.
+    pub(crate) batches: VecDeque<Vec<(usize, u32)>>,
+    pub(crate) routes: HashMap<Box<str>, Arc<Route>>,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) tally: Tally,
+    pub(crate) now: Instant,
+    pub(crate) tick: Tick,
+    read: Vec<u8>,
+    mail: Vec<Mail>,
+    stopping: bool,
+}
+
+/// Whether the packets of a connection go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Next,
+    /// The packet waits and will be looked at again.
+    Wait,
+    /// The connection is over, or no longer here.
+    Over,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        id: u16,
+        shared: Arc<Shared>,
+        poll: Poll,
+        mut listeners: Vec<TcpListener>,
+    ) -> io::Result<Self> {
+        for (n, listener) in listeners.iter_mut().enumerate() {
+            poll.registry().register(listener, Token(LISTENERS - n), Interest::READABLE)?;
+        }
+        let now = Instant::now();
+        Ok(Self {
+            id,
+            inbox: Arc::clone(&shared.inboxes[usize::from(id)]),
+            poll,
+            listeners,
+            accepting: Vec::new(),
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_client: HashMap::new(),
+            generation: 0,
+            turn: Turn::default(),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            doomed: Vec::new(),
+            crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
+            changes: Vec::new(),
+            arrivals: Vec::new(),
+            batches: VecDeque::new(),
+            routes: HashMap::new(),
+            timers: Timers::new(now),
+            tally: Tally::default(),
+            now,
+            tick: 0,
+            read: vec![0; READ_BYTES],
+            mail: Vec::new(),
+            stopping: false,
+            shared,
+        })
+    }
+
+    /// Takes turns until told to stop and everybody is gone.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, self.patience())
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "cannot wait for sockets");
+                return;
+            }
+            self.now = Instant::now();
+            self.tick = self.timers.tick(self.now);
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    Token(n) if n > LISTENERS - self.listeners.len() => {
+                        self.accepting.push(LISTENERS - n);
+                    }
+                    Token(token) => self.on_socket(token, event),
+                }
+            }
+            self.on_mail();
+            self.fire();
+            self.accept();
+            self.read_again();
+            self.end_turn();
+            if self.stopping && self.connections.is_empty() && self.batches.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() || !self.accepting.is_empty() || !self.doomed.is_empty() {
+            return Some(if self.is_crowded() { CROWDED_PAUSE } else { Duration::ZERO });
+        }
+        self.timers.next(self.now)
+    }
+
+    /// Whether another worker has more to deliver than it should: take no new messages before it has.
+    fn is_crowded(&self) -> bool {
+        self.shared.inboxes.iter().any(|inbox| inbox.is_crowded())
+    }
+
+    fn on_socket(&mut self, token: usize, event: &mio::event::Event) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if event.is_writable() {
+            match connection.outbox.write_backlog(&mut connection.stream) {
+                Ok(Written::All) => self.close_if_done(token),
+                Ok(Written::Part) => {}
+                Err(_) => return self.end(token, Farewell::ConnectionLost),
+            }
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if event.is_readable() || event.is_read_closed() {
+            connection.readable = true;
+            connection.hangup |= event.is_read_closed();
+            self.again.push(token);
+        }
+    }
+
+    fn read_again(&mut self) {
+        if self.again.is_empty() || self.is_crowded() {
+            return;
+        }
+        for token in std::mem::take(&mut self.again) {
+            self.read(token);
+        }
+    }
+
+    fn on_mail(&mut self) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.inbox.take(&mut mail);
+        for letter in mail.drain(..) {
+            match letter {
+                Mail::Guest { stream, peer, input } => self.welcome_guest(stream, peer, input),
+                Mail::Crossing { bytes, parcels } => self.deliver_crossing(bytes, parcels),
+                Mail::Answer(answer) => self.on_answer(answer),
+                Mail::Kept(arrivals) => self.on_kept(arrivals),
+                Mail::Revoked(what) => self.revoke(what),
+                Mail::Stop => self.stop(),
+            }
+            if self.turn.is_full() {
+                self.flush();
+            }
+        }
+        self.mail = mail;
+    }
+
+    fn fire(&mut self) {
+        for timer in self.timers.fire(self.now) {
+            match timer {
+                Timer::Connection { token, generation, tick } => {
+                    let known = self.connections.get(token);
+                    if known.is_some_and(|it| it.generation == generation && it.timer == tick) {
+                        self.on_timer(token);
+                    }
+                }
+                Timer::Retry { token, generation } => {
+                    let known = self.connections.get_mut(token);
+                    if let Some(connection) = known.filter(|it| it.generation == generation) {
+                        connection.waiting = 0;
+                        self.resume(token);
+                    }
+                }
+                Timer::SessionExpiry { slot, generation, departures } => {
+                    self.expire(slot, generation, departures);
+                }
+                Timer::Testament { slot, generation, number } => {
+                    self.publish_testament(slot, generation, number);
+                }
+            }
+        }
+    }
+
+    fn on_timer(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        match connection.stage {
+            Stage::Greeting => {
+                self.shared.metrics.greetings_timed_out.increment(1);
+                self.remove(token);
+            }
+            Stage::Closing { .. } => self.remove(token),
+            // The journal answers, sooner or later.
+            Stage::Arriving => self.set_timer(token, ticks(Duration::from_secs(1))),
+            Stage::Live if connection.patience == 0 => {}
+            Stage::Live => {
+                if connection.waiting > 0 {
+                    // Not heard because not listened to.
+                    connection.heard = self.tick;
+                }
+                let left = (connection.heard + connection.patience).saturating_sub(self.tick);
+                if left == 0 {
+                    return self.end(token, Farewell::KeepAliveTimeout);
+                }
+                self.set_timer(token, left);
+            }
+        }
+    }
+
+    /// Sets the one timer of a connection, `after` so many ticks.
+    pub(crate) fn set_timer(&mut self, token: usize, after: Tick) {
+        let connection = &mut self.connections[token];
+        let tick = self.tick.saturating_add(after);
+        connection.timer = tick;
+        let generation = connection.generation;
+        self.timers.set(tick, Timer::Connection { token, generation, tick });
+    }
+
+    fn accept(&mut self) {
+        let mut accepting = std::mem::take(&mut self.accepting);
+        accepting.sort_unstable();
+        accepting.dedup();
+        for listener in accepting {
+            for n in 0.. {
+                if n == ACCEPTS {
+                    self.accepting.push(listener);
+                    break;
+                }
+                match self.listeners[listener].accept() {
+                    Ok((stream, peer)) => self.greet(stream, peer),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        self.shared.metrics.accept_failures.increment(1);
+                        tracing::warn!(%error, "cannot accept a connection");
+                        std::thread::sleep(ACCEPT_PAUSE);
+                        self.accepting.push(listener);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let metrics = &self.shared.metrics;
+        metrics.accepted.increment(1);
+        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        if before >= self.shared.config.max_connections || self.stopping {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            metrics.turned_away.increment(1);
+            return;
+        }
+        metrics.connections.increment(1.0);
+        // Without it small packets wait for the acknowledgement of earlier ones.
+        let _ = stream.set_nodelay(true);
+        let token = self.add(stream, peer);
+        self.read(token);
+        self.register(token);
+    }
+
+    fn welcome_guest(&mut self, stream: TcpStream, peer: SocketAddr, input: Vec<u8>) {
+        let token = self.add(stream, peer);
+        let connection = &mut self.connections[token];
+        connection.settled = true;
+        connection.input = input;
+        self.resume(token);
+        self.register(token);
+    }
+
+    fn add(&mut self, stream: TcpStream, peer: SocketAddr) -> usize {
+        self.generation = self.generation.wrapping_add(1);
+        let connection = Connection::new(stream, peer, self.generation, self.tick);
+        let token = self.connections.insert(connection);
+        self.set_timer(token, ticks(self.shared.config.connect_timeout));
+        token
+    }
+
+    /// Has the socket watched, if the connection is still here. Edge-triggered: what is there already
+    /// counts as news.
+    fn register(&mut self, token: usize) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.registered {
+            return;
+        }
+        connection.registered = true;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut connection.stream, Token(token), interest) {
+            tracing::warn!(%error, "cannot watch a socket");
+            self.end(token, Farewell::ConnectionLost);
+        }
+    }
+
+    /// Sends a connection to the worker that is home to its session.
+    pub(crate) fn move_to(&mut self, token: usize, home: usize, input: &[u8]) {
+        let mut connection = self.connections.remove(token);
+        if connection.registered
+            && let Err(error) = self.poll.registry().deregister(&mut connection.stream)
+        {
+            tracing::warn!(%error, "cannot hand over a socket");
+        }
+        let Connection { stream, peer, .. } = connection;
+        self.shared.inboxes[home].post(Mail::Guest { stream, peer, input: input.to_vec() });
+    }
+
+    /// Looks again at the packets that waited, then at what the socket has.
+    pub(crate) fn resume(&mut self, token: usize) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let mut input = std::mem::take(&mut connection.input);
+        let taken = self.process(token, &input);
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        input.drain(..taken);
+        connection.input = if input.is_empty() { Vec::new() } else { input };
+        if connection.readable && connection.listens() {
+            self.again.push(token);
+        }
+    }
+
+    fn read(&mut self, token: usize) {
+        let mut buffer = std::mem::take(&mut self.read);
+        for _ in 0..READS {
+            let Some(connection) = self.connections.get_mut(token) else { break };
+            if !connection.readable || !connection.listens() {
+                break;
+            }
+            let held = connection.input.len();
+            if held > READ_BYTES / 2 {
+                self.read_long(token, &mut buffer);
+                continue;
+            }
+            buffer[..held].copy_from_slice(&connection.input);
+            match connection.stream.read(&mut buffer[held..]) {
+                Ok(0) => {
+                    self.end(token, Farewell::ConnectionLost);
+                    break;
+                }
+                Ok(n) => {
+                    connection.heard = self.tick;
+                    // A short read has emptied the socket, unless the end of it is still to be read.
+                    connection.readable = held + n == READ_BYTES || connection.hangup;
+                    connection.input = Vec::new();
+                    let taken = self.process(token, &buffer[..held + n]);
+                    if let Some(connection) = self.connections.get_mut(token) {
+                        connection.input = buffer[taken..held + n].to_vec();
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.end(token, Farewell::ConnectionLost);
+                    break;
+                }
+            }
+        }
+        self.read = buffer;
+        if let Some(connection) = self.connections.get(token)
+            && connection.readable
+            && connection.listens()
+        {
+            self.again.push(token);
+        }
+    }
+
+    /// Reads more of a packet that is longer than the read buffer: memory grows as bytes really come.
+    fn read_long(&mut self, token: usize, buffer: &mut [u8]) {
+        let connection = &mut self.connections[token];
+        match connection.stream.read(buffer) {
+            Ok(0) => self.end(token, Farewell::ConnectionLost),
+            Ok(n) => {
+                connection.heard = self.tick;
+                connection.readable = n == buffer.len() || connection.hangup;
+                connection.input.extend_from_slice(&buffer[..n]);
+                let complete = match codec::frame_len(&connection.input) {
+                    Ok(Some(len)) => connection.input.len() >= len,
+                    Ok(None) => false,
+                    Err(_) => true,
+                };
+                if complete {
+                    self.resume(token);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.end(token, Farewell::ConnectionLost),
+        }
+    }
+
+    /// Looks at the packets in `input`. Returns how many bytes are done with.
+    fn process(&mut self, token: usize, input: &[u8]) -> usize {
+        let limit = self.shared.max_packet;
+        let mut done = 0;
+        while done < input.len() {
+            let Some(connection) = self.connections.get(token) else { break };
+            if matches!(connection.stage, Stage::Closing { .. }) {
+                return input.len();
+            }
+            if !connection.listens() {
+                break;
+            }
+            if self.turn.is_full() {
+                self.flush();
+                continue;
+            }
+            let protocol = connection.protocol;
+            let (packet, len) = match codec::decode(&input[done..], protocol, limit) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.on_fault(token, fault, &input[done..]);
+                    return input.len();
+                }
+            };
+            match self.handle(token, packet, &input[done..]) {
+                Flow::Next => done += len,
+                Flow::Wait => break,
+                Flow::Over => return input.len(),
+            }
+        }
+        done
+    }
+
+    #[inline]
+    fn handle(&mut self, token: usize, packet: Packet<'_>, input: &[u8]) -> Flow {
+        match packet {
+            Packet::Publish(publish) => self.publish(token, publish),
+            Packet::Ack(ack) => self.acknowledge(token, ack),
+            Packet::Connect(connect) => self.connect(token, &connect, input),
+            Packet::Subscribe(subscribe) => self.subscribe(token, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(token, &unsubscribe),
+            Packet::PingReq => {
+                self.reply(token, codec::pingresp);
+                Flow::Next
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(token, &disconnect),
+            // Enhanced authentication was not begun, so none can go on [MQTT5-4.12.0-6].
+            Packet::Auth(_) => self.violation(token, reason::PROTOCOL_ERROR),
+        }
+    }
+
+    /// Notes a packet for the client of a connection.
+    pub(crate) fn reply(&mut self, token: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let connection = &mut self.connections[token];
+        if connection.outbox.is_stale() {
+            self.dirty.push(token);
+        }
+        let segment = self.turn.write(crate::outbox::REPLIES, write);
+        connection.outbox.push(segment, &mut self.turn);
+    }
+
+    fn end_turn(&mut self) {
+        for (token, generation, farewell) in std::mem::take(&mut self.doomed) {
+            let known = self.connections.get(token);
+            if known.is_some_and(|connection| connection.generation == generation) {
+                self.end(token, farewell);
+            }
+        }
+        self.append_changes();
+        self.flush();
+        self.tally.report(&self.shared.metrics);
+    }
+
+    fn append_changes(&mut self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let inbox = Arc::clone(&self.inbox);
+        self.batches.push_back(std::mem::take(&mut self.arrivals));
+        let changes = std::mem::take(&mut self.changes);
+        let kept = Box::new(move |arrivals| inbox.post(Mail::Kept(arrivals)));
+        self.shared.presence.append(changes, kept);
+    }
+
+    /// Hands messages to the other workers and bytes to the sockets; what was noted so far is done with.
+    pub(crate) fn flush(&mut self) {
+        for worker in 0..self.crossings.len() {
+            if !self.crossings[worker].is_empty() {
+                let parcels = std::mem::take(&mut self.crossings[worker]);
+                let bytes = self.turn.freeze(SHARED);
+                self.shared.inboxes[worker].post(Mail::Crossing { bytes, parcels });
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            match connection.outbox.flush(&mut connection.stream, &mut self.turn) {
+                Ok(Written::All) => self.close_if_done(token),
+                // Who does not linger gets what the socket takes.
+                Ok(Written::Part) => {
+                    if connection.stage == (Stage::Closing { linger: false }) {
+                        self.remove(token);
+                    }
+                }
+                Err(_) => match connection.stage {
+                    Stage::Closing { .. } => self.remove(token),
+                    _ => self.doomed.push((token, connection.generation, Farewell::ConnectionLost)),
+                },
+            }
+        }
+        self.dirty = dirty;
+        self.turn.clear();
+    }
+
+    /// Closes a connection that is over and has nothing more to say.
+    fn close_if_done(&mut self, token: usize) {
+        let connection = &self.connections[token];
+        if connection.outbox.len() > 0 {
+            return;
+        }
+        match connection.stage {
+            Stage::Closing { linger: false } => self.remove(token),
+            Stage::Closing { linger: true } => {
+                if connection.stream.shutdown(Shutdown::Write).is_err() {
+                    self.remove(token);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets a connection that is over linger until the client has read why.
+    pub(crate) fn linger(&mut self, token: usize) {
+        self.set_timer(token, ticks(LINGER));
+    }
+
+    pub(crate) fn remove(&mut self, token: usize) {
+        self.connections.remove(token);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.metrics.connections.decrement(1.0);
+    }
+
+    /// The route of `topic`: the remembered one if it still holds.
+    pub(crate) fn route(&mut self, topic: rollcall_domain::topic::TopicName<'_>) -> Arc<Route> {
+        let version = self.shared.router.version();
+        if let Some(route) = self.routes.get(topic.as_str())
+            && route.version() == version
+        {
+            return Arc::clone(route);
+        }
+        if self.routes.len() >= ROUTES {
+            self.routes.clear();
+        }
+        let route = Arc::new(self.shared.router.route(topic));
+        self.routes.insert(topic.as_str().into(), Arc::clone(&route));
+        route
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        self.accepting.clear();
+        let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            self.end(token, Farewell::ServerShutdown);
+        }
+    }
+}
