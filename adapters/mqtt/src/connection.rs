@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use rollcall_domain::access::{Authenticated, Permit};
-use rollcall_domain::identity::Secret;
+use rollcall_domain::access::Permit;
 use rollcall_domain::presence::{self, Protocol};
 
 use crate::gate::Answered;
@@ -53,8 +52,6 @@ pub(crate) struct Connection {
     pub(crate) heard: Tick,
     /// How long it may be silent; 0 is for ever.
     pub(crate) patience: Tick,
-    pub(crate) thing: Option<Authenticated>,
-    pub(crate) key: Option<Secret>,
     pub(crate) presence: Option<Arc<presence::Session>>,
     /// Place in the table of sessions, from `Arriving` to the end.
     pub(crate) session: Option<usize>,
@@ -108,8 +105,6 @@ impl Connection {
             timer: 0,
             heard: now,
             patience: 0,
-            thing: None,
-            key: None,
             presence: None,
             session: None,
             will: None,

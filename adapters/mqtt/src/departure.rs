@@ -55,7 +55,7 @@ impl Worker {
         // Otherwise it is removed when the turn has written what it has.
     }
 
-    fn leave_session(
+    pub(crate) fn leave_session(
         &mut self,
         slot: usize,
         token: usize,
@@ -101,24 +101,20 @@ impl Worker {
     /// Publishes a will if that is still granted; a grant that is no longer remembered is asked for.
     fn publish_will(&mut self, slot: usize, will: Will) {
         let Will { message, permit, .. } = will;
-        if self.shared.gate.access.holds(&permit, self.now) {
+        let access = &self.shared.gate.access;
+        if access.holds(&permit, self.now) {
             return self.publish_message(message);
         }
-        // The key went with the connection, so only memory can tell.
-        let thing = self.sessions[slot].authenticated;
-        let channel = TopicName::parse(message.publish().topic).and_then(TopicName::channel);
-        if let (Some(thing), Some(channel)) = (thing, channel)
-            && let Some(key) = self.sessions[slot].key.clone()
-        {
-            let access = &self.shared.gate.access;
-            match access.authorize(thing, channel, Action::Write, self.now) {
+        let session = &self.sessions[slot];
+        let (thing, action) = (session.thing, Action::Write);
+        if let Some(channel) = TopicName::parse(message.publish().topic).and_then(TopicName::channel) {
+            match access.authorize(thing, channel, action, self.now) {
                 Verdict::Granted(_) => return self.publish_message(message),
                 Verdict::Denied => {}
                 Verdict::Unknown => {
-                    let question =
-                        Question::Authorize { thing, key, channel, action: Action::Write };
-                    let asker = Asker::Will(message);
-                    if self.shared.gate.ask(question, asker, &self.inbox).is_ok() {
+                    let key = session.secret.clone();
+                    let question = Question::Authorize { thing, key, channel, action };
+                    if self.shared.gate.ask(question, Asker::Will(message), &self.inbox).is_ok() {
                         return;
                     }
                 }
@@ -155,6 +151,7 @@ impl Worker {
         let session = self.sessions.remove(slot);
         self.by_client.remove(&session.key);
         self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.metrics.sessions.decrement(1.0);
     }
 
     /// Forgets what a session holds, but not the session.
@@ -169,6 +166,7 @@ impl Worker {
         session.window = crate::window::Window::new();
         session.received = Vec::new();
         session.resumable = false;
+        session.overflowed = false;
         if let Some(testament) = session.testament.take() {
             self.publish_message(testament.message);
         }
@@ -254,11 +252,7 @@ impl Worker {
                     }
                 }
                 Revoked::Grant(_, channel) => {
-                    let (Some(thing), Some(key)) = (session.authenticated, session.key_copy())
-                    else {
-                        continue;
-                    };
-                    let generation = session.generation;
+                    let (thing, generation) = (session.thing, session.generation);
                     for (filter, _) in &session.subscriptions {
                         if TopicFilter::parse(filter).and_then(TopicFilter::channel) != Some(channel)
                         {
@@ -266,7 +260,7 @@ impl Worker {
                         }
                         let asker =
                             Asker::Subscription { slot, generation, filter: filter.clone() };
-                        let (key, action) = (key.clone(), Action::Read);
+                        let (key, action) = (session.secret.clone(), Action::Read);
                         let question = Question::Authorize { thing, key, channel, action };
                         if self.shared.gate.ask(question, asker, &self.inbox).is_err() {
                             tracing::warn!("too many questions are open: a revoked subscription stays");

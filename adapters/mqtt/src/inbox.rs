@@ -10,7 +10,7 @@ use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
 use rollcall_domain::presence::Arrivals;
 
-use crate::delivery::Crossed;
+use crate::delivery::Parcel;
 use crate::gate::Answer;
 
 /// Other workers stop taking input while more than this waits here to be delivered, so the box is
@@ -21,7 +21,7 @@ pub(crate) enum Mail {
     /// A connection whose session lives here, with its CONNECT and whatever came after it.
     Guest { stream: TcpStream, peer: SocketAddr, input: Vec<u8> },
     /// Messages for sessions that live here: packets in `bytes`, and where each is to go.
-    Crossing { bytes: Arc<Vec<u8>>, parcels: Vec<Crossed> },
+    Crossing { bytes: Arc<Vec<u8>>, parcels: Vec<Parcel> },
     /// The things service answered.
     Answer(Answer),
     /// The fate of the oldest batch of arrivals that has none yet.

@@ -1,3 +1,32 @@
 //! The MQTT edge: codec, connections, sessions, routing.
+//!
+//! A few threads own the sockets and the sessions ([`worker`]); what they say to each other, to the journal
+//! and to the things service goes through letter boxes ([`inbox`]). One client's way through the rooms:
+//! `worker` reads, [`codec`] tells packets, [`admission`] lets in, [`inbound`] takes what the client sends,
+//! [`delivery`] what is sent to it, [`departure`] sees it out.
 
-mod packet;
+mod admission;
+pub mod codec;
+mod config;
+mod connection;
+mod delivery;
+mod departure;
+mod front;
+mod gate;
+mod inbound;
+mod inbox;
+mod message;
+mod metrics;
+mod outbox;
+pub mod packet;
+mod reason;
+mod retained;
+mod router;
+mod session;
+mod subscribing;
+mod timers;
+mod window;
+mod worker;
+
+pub use config::Config;
+pub use front::{Front, Handle, StartError};

@@ -45,6 +45,11 @@ impl Message {
         self.frame.len() + size_of::<Self>()
     }
 
+    /// About how long the packet is, without a packet identifier.
+    pub(crate) fn frame_len(&self) -> usize {
+        self.frame.len()
+    }
+
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }

@@ -21,6 +21,7 @@ pub(crate) const IDENTIFIERS_NOT_SUPPORTED: u8 = 0xA1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadCredentials,
+    BadClientId,
     WillNotAuthorized,
     /// Enhanced authentication is not offered [MQTT5-4.12.0-1].
     BadAuthenticationMethod,
@@ -33,8 +34,9 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::BadCredentials,
+        Self::BadClientId,
         Self::WillNotAuthorized,
         Self::BadAuthenticationMethod,
         Self::AccessUnavailable,
@@ -49,6 +51,7 @@ impl Refusal {
     pub(crate) const fn codes(self) -> (u8, u8) {
         match self {
             Self::BadCredentials => (4, 0x86),
+            Self::BadClientId => (2, 0x85),
             Self::WillNotAuthorized => (5, NOT_AUTHORIZED),
             Self::BadAuthenticationMethod => (5, 0x8C),
             Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
@@ -61,6 +64,7 @@ impl Refusal {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BadCredentials => "bad thing id or key",
+            Self::BadClientId => "the client id is too long",
             Self::WillNotAuthorized => "not authorized to publish the will",
             Self::BadAuthenticationMethod => "no authentication method is supported",
             Self::AccessUnavailable => "cannot reach the things service",

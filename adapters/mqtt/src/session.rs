@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_domain::identity::ThingId;
+use rollcall_domain::access::Authenticated;
+use rollcall_domain::identity::{Secret, ThingId};
+use rollcall_domain::presence::Protocol;
 
 use crate::message::Message;
 use crate::packet::QoS;
@@ -35,6 +37,13 @@ pub(crate) struct Testament {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) key: Arc<ClientKey>,
+    /// Tells this session from an earlier one in the same place.
+    pub(crate) generation: u32,
+    /// Who its last connection was, and the key it proved that with: grants are asked for with it.
+    pub(crate) thing: Authenticated,
+    pub(crate) secret: Secret,
+    /// What its last connection spoke.
+    pub(crate) protocol: Option<Protocol>,
     /// The live connection.
     pub(crate) connection: Option<usize>,
     /// The connection that has been admitted and waits for its arrival to be kept.
@@ -50,12 +59,23 @@ pub(crate) struct Session {
     /// Identifiers of QoS 2 messages that came and are not released yet.
     pub(crate) received: Vec<u16>,
     pub(crate) testament: Option<Testament>,
+    /// More was to be queued than may be: the session is about to be discarded.
+    pub(crate) overflowed: bool,
 }
 
 impl Session {
-    pub(crate) const fn new(key: Arc<ClientKey>) -> Self {
+    pub(crate) const fn new(
+        key: Arc<ClientKey>,
+        generation: u32,
+        thing: Authenticated,
+        secret: Secret,
+    ) -> Self {
         Self {
             key,
+            generation,
+            thing,
+            secret,
+            protocol: None,
             connection: None,
             claim: None,
             resumable: false,
@@ -65,6 +85,7 @@ impl Session {
             window: Window::new(),
             received: Vec::new(),
             testament: None,
+            overflowed: false,
         }
     }
 

@@ -19,6 +19,9 @@ pub(crate) struct Window {
     flights: VecDeque<Option<Flight>>,
     /// Identifier of the first flight.
     first: u16,
+    /// Flights before this one need not be sent again.
+    resent: usize,
+    /// Flights that were sent on this connection.
     active: u16,
     /// Receive maximum: of the client and of this server, whichever is less.
     max: u16,
@@ -32,6 +35,8 @@ pub(crate) struct Flight {
     pub(crate) retain: bool,
     /// PUBREC has come, PUBREL was sent.
     pub(crate) released: bool,
+    /// Sent on this connection, not only on an earlier one.
+    pub(crate) sent: bool,
     /// Kept only for sessions that may resume.
     pub(crate) message: Option<Arc<Message>>,
 }
@@ -60,6 +65,7 @@ impl Window {
         Self {
             flights: VecDeque::new(),
             first: 1,
+            resent: 0,
             active: 0,
             max: 0,
             queue: VecDeque::new(),
@@ -67,14 +73,24 @@ impl Window {
         }
     }
 
-    /// Sets the receive maximum of a new connection.
-    pub(crate) const fn set_max(&mut self, max: u16) {
+    /// Begins a new connection with its receive maximum: what was in flight is to be sent again.
+    pub(crate) fn resume(&mut self, max: u16) {
         self.max = max;
+        self.active = 0;
+        self.resent = 0;
+        for flight in self.flights.iter_mut().flatten() {
+            flight.sent = false;
+        }
     }
 
     /// Whether a message may be sent at once: there is room, and nothing older waits.
     pub(crate) fn is_open(&self) -> bool {
-        self.queue.is_empty() && self.has_room()
+        !self.is_behind() && self.has_room()
+    }
+
+    /// Whether messages wait to be sent, for the first time or again.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.queue.is_empty() || self.resent < self.flights.len()
     }
 
     fn has_room(&self) -> bool {
@@ -85,6 +101,7 @@ impl Window {
     pub(crate) fn send(&mut self, flight: Flight) -> u16 {
         let id = nth(self.first, self.flights.len());
         self.flights.push_back(Some(flight));
+        self.resent = self.flights.len();
         self.active += 1;
         id
     }
@@ -92,6 +109,22 @@ impl Window {
     pub(crate) fn enqueue(&mut self, queued: Queued) {
         self.queued_bytes += queued.message.len();
         self.queue.push_back(queued);
+    }
+
+    /// The next message that was in flight on an earlier connection and is to be sent again, if the window
+    /// has room for it, oldest first [MQTT5-4.4.0-1], [MQTT5-4.6.0-1].
+    pub(crate) fn resend(&mut self) -> Option<(u16, &Flight)> {
+        while self.has_room() && self.resent < self.flights.len() {
+            let n = self.resent;
+            self.resent += 1;
+            if self.flights[n].as_ref().is_some_and(|flight| !flight.sent) {
+                self.active += 1;
+                let flight = self.flights[n].as_mut().expect("invariant: just seen");
+                flight.sent = true;
+                return Some((nth(self.first, n), flight));
+            }
+        }
+        None
     }
 
     /// The next message of the queue, if the window has room for it.
@@ -133,22 +166,17 @@ impl Window {
             }
             _ => return Acked::Unknown,
         }
+        self.active -= u16::from(flight.sent);
         self.flights[index] = None;
-        self.active -= 1;
         while let Some(None) = self.flights.front() {
             self.flights.pop_front();
             self.first = nth(self.first, 1);
+            self.resent = self.resent.saturating_sub(1);
         }
         if self.flights.is_empty() && self.flights.capacity() > 64 {
             self.flights = VecDeque::new();
         }
         Acked::Done
-    }
-
-    /// What is in flight with its packet identifiers, oldest first, to be sent again [MQTT5-4.4.0-1].
-    pub(crate) fn flights(&self) -> impl Iterator<Item = (u16, &Flight)> {
-        let all = self.flights.iter().enumerate();
-        all.filter_map(|(n, flight)| Some((nth(self.first, n), flight.as_ref()?)))
     }
 }
 
@@ -170,13 +198,13 @@ mod tests {
     use super::*;
 
     fn flight(qos: QoS) -> Flight {
-        Flight { qos, retain: false, released: false, message: None }
+        Flight { qos, retain: false, released: false, sent: true, message: None }
     }
 
     #[test]
     fn exactly_once_takes_two_steps() {
         let mut window = Window::new();
-        window.set_max(10);
+        window.resume(10);
         let id = window.send(flight(QoS::ExactlyOnce));
         assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Unknown);
         assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Unknown);
@@ -193,7 +221,7 @@ mod tests {
             first in 1u16..,
         ) {
             let mut window = Window::new();
-            window.set_max(40);
+            window.resume(40);
             window.first = first;
             let mut open: Vec<u16> = Vec::new();
             for (send, pick) in picks {
@@ -205,9 +233,19 @@ mod tests {
                     let id = open.remove(pick.index(open.len()));
                     prop_assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Done);
                 }
-                let ids: Vec<u16> = window.flights().map(|(id, _)| id).collect();
-                prop_assert_eq!(&ids, &open);
                 prop_assert!(window.is_open() == (open.len() < 40));
+            }
+            // A new connection with less room gets the same ones again, in order, as room comes.
+            window.resume(7);
+            let mut again = Vec::new();
+            while !open.is_empty() {
+                while let Some((id, _)) = window.resend() {
+                    again.push(id);
+                }
+                prop_assert!(again.len() <= 7);
+                let id = again.remove(0);
+                prop_assert_eq!(id, open.remove(0));
+                prop_assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Done);
             }
         }
     }

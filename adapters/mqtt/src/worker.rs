@@ -18,14 +18,16 @@ use slab::Slab;
 
 use crate::codec;
 use crate::connection::{Connection, Stage};
-use crate::delivery::{Crossed, Tally};
+use crate::delivery::Parcel;
+use crate::front::Shared;
 use crate::inbox::{Inbox, Mail};
+use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::Packet;
-use crate::router::Route;
+use crate::router::{Route, SessionRef};
 use crate::session::{ClientKey, Session};
 use crate::timers::{Tick, Timers, ticks};
-use crate::{Shared, reason};
+use crate::reason;
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Tokens of listeners count down from here.
@@ -71,8 +73,10 @@ pub(crate) struct Worker {
     again: Vec<usize>,
     /// Connections found to be at an end while something else went on.
     pub(crate) doomed: Vec<(usize, u32, Farewell)>,
+    /// Sessions that were to queue more than they may.
+    pub(crate) overflowed: Vec<SessionRef>,
     /// Messages for other workers, by worker.
-    pub(crate) crossings: Vec<Vec<Crossed>>,
+    pub(crate) crossings: Vec<Vec<Parcel>>,
     /// Changes of the roll of this turn, and the connections that wait for them to be kept.
     pub(crate) changes: Vec<Presence>,
     pub(crate) arrivals: Vec<(usize, u32)>,
@@ -85,7 +89,7 @@ pub(crate) struct Worker {
     pub(crate) tick: Tick,
     read: Vec<u8>,
     mail: Vec<Mail>,
-    stopping: bool,
+    pub(crate) stopping: bool,
 }
 
 /// Whether the packets of a connection go on.
@@ -123,6 +127,7 @@ impl Worker {
             dirty: Vec::new(),
             again: Vec::new(),
             doomed: Vec::new(),
+            overflowed: Vec::new(),
             crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
             changes: Vec::new(),
             arrivals: Vec::new(),
@@ -215,7 +220,7 @@ impl Worker {
         for letter in mail.drain(..) {
             match letter {
                 Mail::Guest { stream, peer, input } => self.welcome_guest(stream, peer, input),
-                Mail::Crossing { bytes, parcels } => self.deliver_crossing(bytes, parcels),
+                Mail::Crossing { bytes, parcels } => self.deliver_crossing(&bytes, parcels),
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
                 Mail::Revoked(what) => self.revoke(what),
@@ -527,6 +532,9 @@ impl Worker {
                 self.end(token, farewell);
             }
         }
+        for session in std::mem::take(&mut self.overflowed) {
+            self.discard(session);
+        }
         self.append_changes();
         self.flush();
         self.tally.report(&self.shared.metrics);
@@ -536,9 +544,12 @@ impl Worker {
         if self.changes.is_empty() {
             return;
         }
-        let inbox = Arc::clone(&self.inbox);
-        self.batches.push_back(std::mem::take(&mut self.arrivals));
         let changes = std::mem::take(&mut self.changes);
+        if self.arrivals.is_empty() {
+            return self.shared.presence.append(changes, Box::new(|_| {}));
+        }
+        self.batches.push_back(std::mem::take(&mut self.arrivals));
+        let inbox = Arc::clone(&self.inbox);
         let kept = Box::new(move |arrivals| inbox.post(Mail::Kept(arrivals)));
         self.shared.presence.append(changes, kept);
     }
@@ -599,6 +610,17 @@ impl Worker {
         self.connections.remove(token);
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.shared.metrics.connections.decrement(1.0);
+    }
+
+    pub(crate) fn session_ref(&self, slot: usize) -> SessionRef {
+        let generation = self.sessions[slot].generation;
+        SessionRef { worker: self.id, slot: slot as u32, generation }
+    }
+
+    /// The session that is in `slot` now, if it is still the one of this generation.
+    pub(crate) fn session_ref_if(&self, slot: usize, generation: u32) -> Option<SessionRef> {
+        let session = self.sessions.get(slot)?;
+        (session.generation == generation).then(|| self.session_ref(slot))
     }
 
     /// The route of `topic`: the remembered one if it still holds.

@@ -1,0 +1,430 @@
+//! From CONNECT to CONNACK: who it is, its session, its arrival; all of them, or one reason to refuse.
+//!
+//! The CONNECT stays at the front of the connection's input until it is decided on. It is looked at once
+//! more whenever an answer comes that it waited for, and a last time when the arrival is kept.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rollcall_domain::access::{Action, Authenticated, Credentials, Permit, Verdict};
+use rollcall_domain::identity::{ChannelId, Secret, SessionId, ThingId, Timestamp};
+use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
+use rollcall_domain::topic::{TopicFilter, TopicName};
+
+use crate::codec::{self, ConnackProperties, OutgoingPublish};
+use crate::connection::{Stage, Will};
+use crate::gate::{Answer, Answered, Asker, Question};
+use crate::message::Message;
+use crate::packet::{self, Connect, Packet, QoS};
+use crate::reason::{self, Refusal};
+use crate::session::{ClientKey, Expiry, Session};
+use crate::timers::ticks;
+use crate::worker::{Flow, Timer, Worker};
+
+/// Client ids are kept with the session and named in events, so they are bounded (in bytes).
+const MAX_CLIENT_ID: usize = 1024;
+/// How long to leave the things service alone that did not answer.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a packet is not decided on yet, or never will be.
+pub(crate) enum Hold {
+    /// The answer to a question is awaited.
+    Asked,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Hold {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Worker {
+    /// Decides on a CONNECT; `input` begins with it.
+    pub(crate) fn connect(&mut self, token: usize, connect: &Connect<'_>, input: &[u8]) -> Flow {
+        if self.connections[token].stage != Stage::Greeting {
+            // A second CONNECT is a protocol error [MQTT5-3.1.0-2].
+            return self.violation(token, reason::PROTOCOL_ERROR);
+        }
+        if !self.connections[token].settled {
+            self.connections[token].settled = true;
+            let home = self.home(connect.username.unwrap_or(""), connect.client_id);
+            if home != usize::from(self.id) {
+                self.move_to(token, home, input);
+                return Flow::Over;
+            }
+        }
+        match self.admit(token, connect) {
+            Ok(()) | Err(Hold::Asked) => Flow::Wait,
+            Err(Hold::Refused(refusal)) => self.refuse(token, connect.protocol, refusal),
+        }
+    }
+
+    /// A client without an id gets one that lives here.
+    fn home(&self, username: &str, client_id: &str) -> usize {
+        if client_id.is_empty() {
+            usize::from(self.id)
+        } else {
+            self.shared.home(username, client_id)
+        }
+    }
+
+    /// Checks everything that can be refused, then takes over the session and announces the arrival.
+    fn admit(&mut self, token: usize, connect: &Connect<'_>) -> Result<(), Hold> {
+        if self.stopping {
+            return Err(Refusal::ShuttingDown.into());
+        }
+        if connect.properties.authentication_method.is_some() {
+            return Err(Refusal::BadAuthenticationMethod.into());
+        }
+        if connect.client_id.len() > MAX_CLIENT_ID {
+            return Err(Refusal::BadClientId.into());
+        }
+        let credentials = credentials(connect).ok_or(Refusal::BadCredentials)?;
+        let thing = self.authenticated(token, &credentials)?;
+        let will = match &connect.will {
+            Some(will) => {
+                let permit = self.permit_will(token, thing, &credentials.key, will)?;
+                Some(Box::new(Will {
+                    message: self.testament(connect.protocol, will),
+                    permit,
+                    delay: will.delay,
+                }))
+            }
+            None => None,
+        };
+
+        let client_id: Box<str> = match connect.client_id {
+            "" => self.assign_client_id(connect.username.unwrap_or("")),
+            id => id.into(),
+        };
+        let key = Arc::new(ClientKey { thing: thing.thing(), client_id: client_id.clone() });
+        let slot = self.claim(key, thing, credentials.key)?;
+        self.sessions[slot].claim = Some(token);
+
+        let connection = &mut self.connections[token];
+        let session = Arc::new(presence::Session {
+            id: SessionId::generate(),
+            thing: thing.thing(),
+            client_id,
+            protocol: connect.protocol,
+            peer: connection.peer,
+        });
+        connection.presence = Some(Arc::clone(&session));
+        connection.session = Some(slot);
+        connection.will = will;
+        connection.answers = Vec::new();
+        connection.stage = Stage::Arriving;
+        self.arrivals.push((token, connection.generation));
+        self.changes.push(Presence { session, change: Change::Arrived, at: Timestamp::now() });
+        Ok(())
+    }
+
+    fn authenticated(
+        &mut self,
+        token: usize,
+        credentials: &Credentials,
+    ) -> Result<Authenticated, Hold> {
+        match self.shared.gate.access.authenticate(credentials, self.now) {
+            Verdict::Granted(thing) => return Ok(thing),
+            Verdict::Denied => return Err(Refusal::BadCredentials.into()),
+            Verdict::Unknown => {}
+        }
+        for answer in &self.connections[token].answers {
+            if let Answered::Identity(identity) = answer {
+                return identity.as_ref().copied().map_err(|error| Refusal::from(error).into());
+            }
+        }
+        Err(self.ask(token, Question::Identify(credentials.clone())))
+    }
+
+    fn permit_will(
+        &mut self,
+        token: usize,
+        thing: Authenticated,
+        key: &Secret,
+        will: &packet::Will<'_>,
+    ) -> Result<Permit, Hold> {
+        let channel = TopicName::parse(will.topic).and_then(TopicName::channel);
+        let channel = channel.ok_or(Refusal::WillNotAuthorized)?;
+        let action = Action::Write;
+        match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+            Verdict::Granted(permit) => return Ok(permit),
+            Verdict::Denied => return Err(Refusal::WillNotAuthorized.into()),
+            Verdict::Unknown => {}
+        }
+        match self.connections[token].answer(channel, action) {
+            Some(Ok(permit)) => Ok(*permit),
+            Some(Err(error)) => Err(match Refusal::from(error) {
+                Refusal::BadCredentials => Refusal::WillNotAuthorized.into(),
+                other => other.into(),
+            }),
+            None => {
+                let key = key.clone();
+                Err(self.ask(token, Question::Authorize { thing, key, channel, action }))
+            }
+        }
+    }
+
+    /// Asks on behalf of a CONNECT.
+    fn ask(&mut self, token: usize, question: Question) -> Hold {
+        match self.ask_for(token, question) {
+            Ok(()) => Hold::Asked,
+            Err(_) => Refusal::TooManyQuestions.into(),
+        }
+    }
+
+    /// Asks on behalf of the packet that a connection has at the front of its input.
+    pub(crate) fn ask_for(
+        &mut self,
+        token: usize,
+        question: Question,
+    ) -> Result<(), crate::gate::Busy> {
+        let connection = &mut self.connections[token];
+        let asker = Asker::Connection { token, generation: connection.generation };
+        self.shared.gate.ask(question, asker, &self.inbox)?;
+        connection.waiting += 1;
+        Ok(())
+    }
+
+    /// Has the packet at the front of the input tried again, as if nothing had been asked.
+    pub(crate) fn retry_later(&mut self, token: usize) -> Flow {
+        let connection = &mut self.connections[token];
+        connection.answers = Vec::new();
+        if connection.waiting == 0 {
+            connection.waiting = 1;
+            let generation = connection.generation;
+            let tick = self.tick + ticks(RETRY_PAUSE);
+            self.timers.set(tick, Timer::Retry { token, generation });
+        }
+        Flow::Wait
+    }
+
+    pub(crate) fn on_answer(&mut self, answer: Answer) {
+        match answer.asker {
+            Asker::Connection { token, generation } => {
+                let known = self.connections.get_mut(token);
+                let Some(connection) = known.filter(|it| {
+                    it.generation == generation && !matches!(it.stage, Stage::Closing { .. })
+                }) else {
+                    return;
+                };
+                connection.answers.push(answer.verdict);
+                connection.waiting = connection.waiting.saturating_sub(1);
+                if connection.waiting == 0 {
+                    self.resume(token);
+                }
+            }
+            Asker::Will(message) => match answer.verdict {
+                Answered::Grant(_, _, Ok(_)) => self.publish_message(message),
+                _ => self.shared.metrics.denied_wills.increment(1),
+            },
+            Asker::Subscription { slot, generation, filter } => {
+                self.recheck(slot, generation, &filter, &answer.verdict);
+            }
+        }
+    }
+
+    /// The will as a message, made once.
+    fn testament(&mut self, protocol: Protocol, will: &packet::Will<'_>) -> Message {
+        let mut frame = Vec::new();
+        let outgoing = OutgoingPublish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: will.topic,
+            packet_id: None,
+            properties: &will.properties,
+            subscription_identifiers: &[],
+            payload: will.payload,
+        };
+        codec::publish(&mut frame, protocol, &outgoing);
+        Message::keep(&frame, protocol, will.qos, will.retain, self.now)
+    }
+
+    /// An id for a client that has none [MQTT5-3.1.3-6]. A client that returns with it must find its
+    /// session, so this worker must be home to it.
+    fn assign_client_id(&self, username: &str) -> Box<str> {
+        loop {
+            let id = format!("auto-{}", SessionId::generate());
+            if self.shared.home(username, &id) == usize::from(self.id) {
+                return id.into();
+            }
+        }
+    }
+
+    /// The session of `key`, without the connection that had it [MQTT5-3.1.4-3], or a new one.
+    fn claim(
+        &mut self,
+        key: Arc<ClientKey>,
+        thing: Authenticated,
+        secret: Secret,
+    ) -> Result<usize, Refusal> {
+        if let Some(&slot) = self.by_client.get(&key) {
+            let session = &self.sessions[slot];
+            for token in [session.connection, session.claim].into_iter().flatten() {
+                self.end(token, Farewell::TakenOver);
+            }
+        }
+        // The session may have ended with its connection.
+        if let Some(&slot) = self.by_client.get(&key) {
+            let session = &mut self.sessions[slot];
+            (session.thing, session.secret) = (thing, secret);
+            return Ok(slot);
+        }
+        let before = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        if before >= self.shared.config.max_sessions {
+            self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::TooManySessions);
+        }
+        self.shared.metrics.sessions.increment(1.0);
+        self.generation = self.generation.wrapping_add(1);
+        let session = Session::new(Arc::clone(&key), self.generation, thing, secret);
+        let slot = self.sessions.insert(session);
+        self.by_client.insert(key, slot);
+        Ok(slot)
+    }
+
+    /// The fate of the oldest batch of arrivals is known.
+    pub(crate) fn on_kept(&mut self, arrivals: Arrivals) {
+        let batch = self.batches.pop_front().expect("invariant: one answer for each batch");
+        for (token, generation) in batch {
+            let known = self.connections.get(token);
+            if !known.is_some_and(|it| it.generation == generation && it.stage == Stage::Arriving) {
+                continue;
+            }
+            match arrivals {
+                Arrivals::Kept => self.welcome(token),
+                Arrivals::Full => self.turn_back(token, Refusal::JournalFull),
+                Arrivals::Failed => self.turn_back(token, Refusal::JournalFailed),
+            }
+        }
+    }
+
+    /// The arrival was not kept, so it has not happened: nothing will be said of a departure.
+    fn turn_back(&mut self, token: usize, refusal: Refusal) {
+        let connection = &mut self.connections[token];
+        connection.will = None;
+        let session = connection.presence.take().expect("invariant: arriving");
+        let slot = connection.session.take().expect("invariant: arriving");
+        self.leave_session(slot, token, Farewell::Disconnected, None);
+        self.refuse(token, session.protocol, refusal);
+    }
+
+    /// The arrival is kept: the session begins or goes on, and the client hears of it.
+    fn welcome(&mut self, token: usize) {
+        let mut input = std::mem::take(&mut self.connections[token].input);
+        let (connect, len) = match codec::decode(&input, None, self.shared.max_packet) {
+            Ok(Some((Packet::Connect(connect), len))) => (connect, len),
+            other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
+        };
+        let slot = self.connections[token].session.expect("invariant: arriving");
+        let present = self.begin_session(slot, token, &connect);
+        self.begin_connection(token, &connect);
+        self.greet_back(slot, token, &connect, present);
+        if present {
+            self.catch_up(slot);
+        }
+        input.drain(..len);
+        self.connections[token].input = if input.is_empty() { Vec::new() } else { input };
+        self.resume(token);
+    }
+
+    /// Returns whether there is an earlier state that goes on.
+    fn begin_session(&mut self, slot: usize, token: usize, connect: &Connect<'_>) -> bool {
+        if connect.clean_start {
+            self.reset_session(slot);
+        }
+        let expiry = match connect.protocol {
+            // 3.1.1 knows only sessions that end with the connection, and those that stay.
+            Protocol::Mqtt311 if connect.clean_start => Expiry::AtOnce,
+            Protocol::Mqtt311 => self.shared.expiry(u32::MAX),
+            Protocol::Mqtt5 => self.shared.expiry(connect.properties.session_expiry),
+        };
+        let me = self.session_ref(slot);
+        let session = &mut self.sessions[slot];
+        let present = session.resumable;
+        session.claim = None;
+        session.connection = Some(token);
+        session.resumable = true;
+        // The client is back before its will was due [MQTT5-3.1.3-9].
+        session.testament = None;
+        session.expiry = expiry;
+        let receive_maximum = connect.properties.receive_maximum;
+        session.window.resume(receive_maximum.min(self.shared.config.max_inflight));
+        if session.protocol.replace(connect.protocol) != Some(connect.protocol) {
+            for (filter, terms) in &mut session.subscriptions {
+                terms.protocol = connect.protocol;
+                if let Some(filter) = TopicFilter::parse(filter) {
+                    self.shared.router.subscribe(filter, me, *terms);
+                }
+            }
+        }
+        present
+    }
+
+    fn begin_connection(&mut self, token: usize, connect: &Connect<'_>) {
+        let connection = &mut self.connections[token];
+        connection.stage = Stage::Live;
+        connection.protocol = Some(connect.protocol);
+        connection.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        connection.heard = self.tick;
+        if connect.keep_alive == 0 {
+            connection.patience = 0;
+            connection.timer = 0;
+        } else {
+            // One and a half times the keep-alive [MQTT5-3.1.2-22].
+            let patience = Duration::from_millis(u64::from(connect.keep_alive) * 1500);
+            connection.patience = ticks(patience);
+            self.set_timer(token, ticks(patience));
+        }
+    }
+
+    fn greet_back(&mut self, slot: usize, token: usize, connect: &Connect<'_>, present: bool) {
+        let config = &self.shared.config;
+        let session = &self.sessions[slot];
+        let expiry = match session.expiry {
+            Expiry::AtOnce => 0,
+            Expiry::After(time) => time.as_secs() as u32,
+        };
+        let key = Arc::clone(&session.key);
+        let properties = ConnackProperties {
+            session_expiry: (expiry != connect.properties.session_expiry).then_some(expiry),
+            receive_maximum: Some(config.max_inflight),
+            maximum_packet_size: Some(self.shared.max_packet),
+            assigned_client_id: connect.client_id.is_empty().then_some(&*key.client_id),
+            topic_alias_maximum: Some(config.max_topic_alias),
+            subscription_identifiers_available: Some(false),
+            shared_available: Some(false),
+            ..ConnackProperties::default()
+        };
+        let protocol = connect.protocol;
+        self.reply(token, |out| {
+            codec::connack(out, protocol, present, reason::SUCCESS, &properties);
+        });
+    }
+}
+
+/// The id of a thing as user name and its key as password; anything else is nobody.
+fn credentials(connect: &Connect<'_>) -> Option<Credentials> {
+    let thing: ThingId = connect.username?.parse().ok()?;
+    let key = std::str::from_utf8(connect.password?).ok()?;
+    Some(Credentials { thing, key: Secret::new(key) })
+}
+
+impl crate::connection::Connection {
+    /// What the things service answered about a grant, since the packet at the front of the input waits.
+    pub(crate) fn answer(
+        &self,
+        channel: ChannelId,
+        action: Action,
+    ) -> Option<&Result<Permit, rollcall_domain::access::AuthorityError>> {
+        self.answers.iter().find_map(|answer| match answer {
+            Answered::Grant(of, what, verdict) if *of == channel && *what == action => {
+                Some(verdict)
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! The front as the program sees it: started, told of revocations, stopped.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mio::Poll;
+use rollcall_domain::access::{Access, Revoked};
+use rollcall_domain::presence::PresenceLog;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Config;
+use crate::gate::Gate;
+use crate::inbox::{Inbox, Mail};
+use crate::metrics::Metrics;
+use crate::retained::Retained;
+use crate::router::Router;
+use crate::session::Expiry;
+use crate::worker::{WAKER, Worker};
+
+/// Connections that wait to be accepted; the kernel may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// What all workers look at.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) max_packet: u32,
+    pub(crate) session_queue_bytes: usize,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) presence: Arc<dyn PresenceLog>,
+    pub(crate) router: Router,
+    pub(crate) retained: Retained,
+    pub(crate) inboxes: Vec<Arc<Inbox>>,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) metrics: Metrics,
+    homes: RandomState,
+}
+
+impl Shared {
+    /// The worker that owns the sessions of this client.
+    pub(crate) fn home(&self, username: &str, client_id: &str) -> usize {
+        (self.homes.hash_one((username, client_id)) % self.inboxes.len() as u64) as usize
+    }
+
+    /// A session expiry that a client asks for, in seconds, cut to what is allowed.
+    pub(crate) fn expiry(&self, seconds: u32) -> Expiry {
+        let most = self.config.max_session_expiry;
+        match Duration::from_secs(seconds.into()).min(most) {
+            Duration::ZERO => Expiry::AtOnce,
+            // A client that wishes for ever means it [MQTT5-3.1.2-23], as far as it is allowed.
+            time => Expiry::After(time),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen for MQTT on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start a worker thread")]
+    Worker(#[source] io::Error),
+    #[error("mqtt.max_packet_size must be from 64 B to 256 MiB")]
+    MaxPacketSize,
+    #[error("mqtt.max_inflight must be from 1 to 65535")]
+    MaxInflight,
+}
+
+/// The running front. Its threads go on until [`Front::stop`].
+pub struct Front {
+    addresses: Vec<SocketAddr>,
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Tells the front what happens elsewhere.
+#[derive(Clone)]
+pub struct Handle {
+    inboxes: Arc<[Arc<Inbox>]>,
+}
+
+impl Handle {
+    /// Ends sessions and subscriptions that lost their right. `Access` must have forgotten it already.
+    pub fn revoked(&self, what: Revoked) {
+        for inbox in &*self.inboxes {
+            inbox.post(Mail::Revoked(what));
+        }
+    }
+}
+
+impl Front {
+    /// Listens, and starts the threads that serve. Questions to the things service run on `runtime`.
+    ///
+    /// # Errors
+    /// An address cannot be listened on, a thread cannot be started, or `config` makes no sense.
+    pub fn start(
+        config: &Config,
+        access: Arc<Access>,
+        presence: Arc<dyn PresenceLog>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, StartError> {
+        let max_packet = u32::try_from(config.max_packet_size.as_u64())
+            .ok()
+            .filter(|max| (64..=256 << 20).contains(max))
+            .ok_or(StartError::MaxPacketSize)?;
+        if config.max_inflight == 0 {
+            return Err(StartError::MaxInflight);
+        }
+        let listeners = config
+            .listen
+            .iter()
+            .map(|&address| {
+                listen(address).map_err(|source| StartError::Listen { address, source })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Worker)?;
+
+        let workers = match config.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let polls = (0..workers)
+            .map(|_| Poll::new())
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Worker)?;
+        let inboxes = polls
+            .iter()
+            .map(|poll| Inbox::new(poll.registry(), WAKER).map(Arc::new))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Worker)?;
+        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared {
+            max_packet,
+            session_queue_bytes: bytes(config.session_queue_bytes),
+            gate: Arc::new(Gate::new(access, runtime, config.max_questions)),
+            presence,
+            router: Router::new(workers),
+            retained: Retained::new(config.max_retained, bytes(config.max_retained_bytes)),
+            inboxes: inboxes.clone(),
+            connections: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            metrics: Metrics::new(),
+            homes: RandomState::new(),
+            config: config.clone(),
+        });
+
+        // From here on threads run: `front` stops them should a later one fail to start.
+        let handle = Handle { inboxes: inboxes.into() };
+        let mut front = Self { addresses, handle, threads: Vec::with_capacity(workers) };
+        for (id, poll) in polls.into_iter().enumerate() {
+            let thread = start_worker(id, &shared, poll, &listeners).map_err(StartError::Worker)?;
+            front.threads.push(thread);
+        }
+        Ok(front)
+    }
+
+    /// Where the front listens, with real ports, in the order of `config.listen`.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops listening, says goodbye to everybody and returns when all departures are with the journal.
+    pub async fn stop(mut self) {
+        let threads = self.dismiss();
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a worker thread has panicked");
+                }
+            }
+        });
+        if let Err(error) = joined.await {
+            tracing::error!(%error, "cannot wait for the worker threads");
+        }
+    }
+
+    fn dismiss(&mut self) -> Vec<JoinHandle<()>> {
+        for inbox in &*self.handle.inboxes {
+            inbox.post(Mail::Stop);
+        }
+        std::mem::take(&mut self.threads)
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.dismiss();
+    }
+}
+
+fn start_worker(
+    id: usize,
+    shared: &Arc<Shared>,
+    poll: Poll,
+    listeners: &[TcpListener],
+) -> io::Result<JoinHandle<()>> {
+    let listeners = listeners
+        .iter()
+        .map(|listener| listener.try_clone().map(mio::net::TcpListener::from_std))
+        .collect::<io::Result<Vec<_>>>()?;
+    let worker = Worker::new(id as u16, Arc::clone(shared), poll, listeners)?;
+    thread::Builder::new().name(format!("mqtt-{id}")).spawn(move || worker.run())
+}
+
+/// One socket for all workers (they take turns at accepting): a second server on the address is refused.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart need not wait for connections of the last run to be forgotten by the kernel.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,209 @@
+//! What clients publish: may they, has it come before, who is to have it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollcall_domain::access::{Action, AuthorityError, Verdict};
+use rollcall_domain::presence::Protocol;
+use rollcall_domain::topic::TopicName;
+
+use crate::codec::{self, OutgoingPublish};
+use crate::connection::{Memo, Standing};
+use crate::delivery::Origin;
+use crate::gate::Question;
+use crate::message::Message;
+use crate::packet::{AckKind, Publish, QoS};
+use crate::reason;
+use crate::router::Route;
+use crate::timers::ticks;
+use crate::worker::{Flow, Worker};
+
+/// How long a client that may not publish on a topic is told so without asking again.
+const DENIAL_HOLDS: Duration = Duration::from_secs(1);
+
+impl Worker {
+    #[inline]
+    pub(crate) fn publish(&mut self, token: usize, publish: Publish<'_>) -> Flow {
+        match publish.properties.topic_alias {
+            None => self.publish_on(token, publish.topic, &publish),
+            Some(alias) => self.publish_by_alias(token, alias, &publish),
+        }
+    }
+
+    /// A topic alias stands for a topic, or is made to [MQTT5-3.3.2.3.4].
+    fn publish_by_alias(&mut self, token: usize, alias: u16, publish: &Publish<'_>) -> Flow {
+        if alias > self.shared.config.max_topic_alias {
+            return self.violation(token, reason::TOPIC_ALIAS_INVALID);
+        }
+        let place = usize::from(alias) - 1;
+        let aliases = &mut self.connections[token].aliases;
+        if publish.topic.is_empty() {
+            return match aliases.get(place) {
+                Some(Some(topic)) => {
+                    let topic = Arc::clone(topic);
+                    self.publish_on(token, &topic, publish)
+                }
+                _ => self.violation(token, reason::PROTOCOL_ERROR),
+            };
+        }
+        if aliases.len() <= place {
+            aliases.resize(place + 1, None);
+        }
+        if aliases[place].as_deref() != Some(publish.topic) {
+            aliases[place] = Some(publish.topic.into());
+        }
+        self.publish_on(token, publish.topic, publish)
+    }
+
+    fn publish_on(&mut self, token: usize, topic: &str, publish: &Publish<'_>) -> Flow {
+        let slot = self.connections[token].session.expect("invariant: live");
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+            let received = &self.sessions[slot].received;
+            if received.contains(&id) {
+                // It came before [MQTT5-4.3.3-10]; the client has not heard so.
+                return self.answer_publish(token, publish, reason::SUCCESS);
+            }
+            if received.len() >= usize::from(self.shared.config.max_inflight) {
+                return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
+            }
+        }
+        let route = match self.standing(token, slot, topic) {
+            Err(flow) => return flow,
+            Ok(None) => return self.deny_publish(token, publish),
+            Ok(Some(route)) => route,
+        };
+        self.tally.received += 1;
+        let protocol = self.connections[token].protocol.expect("invariant: live");
+        if publish.retain && !self.retain_published(topic, publish, protocol) {
+            self.shared.metrics.retained_refused.increment(1);
+            if protocol == Protocol::Mqtt5 && publish.qos != QoS::AtMostOnce {
+                return self.answer_publish(token, publish, reason::QUOTA_EXCEEDED);
+            }
+        }
+        if !route.is_empty() {
+            let from = Some(self.session_ref(slot));
+            let origin = Origin { qos: publish.qos, retain: publish.retain, from };
+            self.dispatch(&route, origin, |out, protocol| {
+                codec::publish(out, protocol, &outgoing(topic, publish));
+            });
+        }
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+            self.sessions[slot].received.push(id);
+        }
+        self.answer_publish(token, publish, reason::SUCCESS)
+    }
+
+    /// The route of `topic` if this client may publish on it, `None` if not; an error if it must wait.
+    #[inline]
+    fn standing(
+        &mut self,
+        token: usize,
+        slot: usize,
+        topic: &str,
+    ) -> Result<Option<Arc<Route>>, Flow> {
+        let connection = &self.connections[token];
+        if let Some(memo) = connection.memo.as_deref()
+            && *memo.topic == *topic
+        {
+            match memo.standing {
+                Standing::Granted(permit)
+                    if self.shared.gate.access.holds(&permit, self.now)
+                        && memo.route.version() == self.shared.router.version() =>
+                {
+                    return Ok(Some(Arc::clone(&memo.route)));
+                }
+                Standing::Denied(until) if until > self.tick => return Ok(None),
+                _ => {}
+            }
+        }
+        self.decide(token, slot, topic)
+    }
+
+    /// Finds out what [`Worker::standing`] tells, and remembers it.
+    #[cold]
+    fn decide(
+        &mut self,
+        token: usize,
+        slot: usize,
+        topic: &str,
+    ) -> Result<Option<Arc<Route>>, Flow> {
+        let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
+        let standing = match name.channel() {
+            None => Standing::Denied(u32::MAX),
+            Some(channel) => {
+                let (thing, action) = (self.sessions[slot].thing, Action::Write);
+                let denied = Standing::Denied(self.tick + ticks(DENIAL_HOLDS));
+                match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+                    Verdict::Granted(permit) => Standing::Granted(permit),
+                    Verdict::Denied => denied,
+                    Verdict::Unknown => match self.connections[token].answer(channel, action) {
+                        Some(Ok(permit)) => Standing::Granted(*permit),
+                        Some(Err(AuthorityError::Denied)) => denied,
+                        Some(Err(AuthorityError::Unavailable(_))) => {
+                            return Err(self.retry_later(token));
+                        }
+                        None => {
+                            let key = self.sessions[slot].secret.clone();
+                            let question = Question::Authorize { thing, key, channel, action };
+                            return Err(match self.ask_for(token, question) {
+                                Ok(()) => Flow::Wait,
+                                Err(_) => self.retry_later(token),
+                            });
+                        }
+                    },
+                }
+            }
+        };
+        let route = match standing {
+            Standing::Granted(_) => self.route(name),
+            Standing::Denied(_) => Arc::default(),
+        };
+        let granted = matches!(standing, Standing::Granted(_)).then(|| Arc::clone(&route));
+        let connection = &mut self.connections[token];
+        connection.answers = Vec::new();
+        connection.memo = Some(Box::new(Memo { topic: topic.into(), standing, route }));
+        Ok(granted)
+    }
+
+    /// 3.1.1 has no way to say no but to hang up, and a message that goes nowhere is no reason for that:
+    /// it is acknowledged and counted [MQTT-3.3.5-2].
+    fn deny_publish(&mut self, token: usize, publish: &Publish<'_>) -> Flow {
+        self.tally.denied_publishes += 1;
+        self.answer_publish(token, publish, reason::NOT_AUTHORIZED)
+    }
+
+    fn answer_publish(&mut self, token: usize, publish: &Publish<'_>, code: u8) -> Flow {
+        let kind = match publish.qos {
+            QoS::AtMostOnce => return Flow::Next,
+            QoS::AtLeastOnce => AckKind::PubAck,
+            QoS::ExactlyOnce => AckKind::PubRec,
+        };
+        let id = publish.packet_id.expect("invariant: QoS 1 and 2 have one");
+        let protocol = self.connections[token].protocol.expect("invariant: live");
+        self.reply(token, |out| codec::ack(out, protocol, kind, id, code));
+        Flow::Next
+    }
+
+    fn retain_published(&self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {
+        let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
+        self.retain(name, publish.payload.is_empty(), || {
+            let mut frame = Vec::new();
+            codec::publish(&mut frame, protocol, &outgoing(topic, publish));
+            Arc::new(Message::keep(&frame, protocol, publish.qos, true, self.now))
+        })
+    }
+}
+
+/// What a client published as the QoS 0 packet for its receivers.
+fn outgoing<'a>(topic: &'a str, publish: &'a Publish<'a>) -> OutgoingPublish<'a> {
+    OutgoingPublish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic,
+        packet_id: None,
+        properties: &publish.properties,
+        subscription_identifiers: &[],
+        payload: publish.payload,
+    }
+}

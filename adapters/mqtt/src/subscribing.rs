@@ -1,0 +1,194 @@
+//! SUBSCRIBE and UNSUBSCRIBE: every filter is decided on by itself, and all in one answer.
+
+use std::sync::Arc;
+
+use rollcall_domain::access::{Action, AuthorityError, Verdict};
+use rollcall_domain::presence::Protocol;
+use rollcall_domain::topic::TopicFilter;
+
+use crate::codec;
+use crate::gate::Question;
+use crate::message::Message;
+use crate::packet::{QoS, RetainHandling, Subscribe, Subscription, Unsubscribe};
+use crate::reason;
+use crate::router::Terms;
+use crate::worker::{Flow, Worker};
+
+/// Questions that one SUBSCRIBE has open at a time.
+const QUESTIONS: u16 = 32;
+
+/// What is to become of a filter.
+enum Decision {
+    Granted,
+    Refused(u8),
+    /// The things service has been asked, or is to be asked later.
+    Open,
+}
+
+impl Worker {
+    pub(crate) fn subscribe(&mut self, token: usize, subscribe: &Subscribe<'_>) -> Flow {
+        if subscribe.subscription_identifier.is_some() {
+            // The CONNACK said that there are none [MQTT5-3.2.2.3.12].
+            return self.violation(token, reason::IDENTIFIERS_NOT_SUPPORTED);
+        }
+        let slot = self.connections[token].session.expect("invariant: live");
+        let protocol = self.connections[token].protocol.expect("invariant: live");
+        let mut decisions = Vec::new();
+        let mut open = false;
+        for subscription in subscribe.filters() {
+            // Nobody can use more filters in one packet than a session may have.
+            let decision = if decisions.len() < self.shared.config.max_subscriptions {
+                match self.decide_filter(token, slot, subscription.filter) {
+                    Ok(decision) => decision,
+                    Err(flow) => return flow,
+                }
+            } else {
+                Decision::Refused(reason::QUOTA_EXCEEDED)
+            };
+            open |= matches!(decision, Decision::Open);
+            decisions.push((subscription, decision));
+        }
+        if open {
+            return Flow::Wait;
+        }
+        self.connections[token].answers = Vec::new();
+
+        let mut codes = Vec::with_capacity(decisions.len());
+        let mut retained: Vec<(Arc<Message>, QoS)> = Vec::new();
+        for (subscription, decision) in &decisions {
+            let code = match decision {
+                Decision::Granted => match self.add_subscription(slot, protocol, subscription) {
+                    Some(new) => {
+                        self.collect_retained(subscription, new, &mut retained);
+                        subscription.qos as u8
+                    }
+                    None => reason::QUOTA_EXCEEDED,
+                },
+                Decision::Refused(code) => *code,
+                Decision::Open => unreachable!("invariant: nothing is open"),
+            };
+            // 3.1.1 has one code for every failure [MQTT-3.9.3-2].
+            let failed = code >= reason::UNSPECIFIED;
+            codes.push(if failed && protocol == Protocol::Mqtt311 { reason::UNSPECIFIED } else { code });
+            self.shared.metrics.denied_subscriptions.increment(failed.into());
+        }
+        let id = subscribe.packet_id;
+        self.reply(token, |out| codec::suback(out, protocol, id, &codes));
+        for (message, granted) in retained {
+            self.send_retained(slot, &message, granted);
+        }
+        Flow::Next
+    }
+
+    fn decide_filter(
+        &mut self,
+        token: usize,
+        slot: usize,
+        filter: &str,
+    ) -> Result<Decision, Flow> {
+        if filter.starts_with("$share/") {
+            return Ok(Decision::Refused(reason::SHARED_NOT_SUPPORTED));
+        }
+        let Some(filter) = TopicFilter::parse(filter) else {
+            return Ok(Decision::Refused(reason::TOPIC_FILTER_INVALID));
+        };
+        let Some(channel) = filter.channel() else {
+            return Ok(Decision::Refused(reason::NOT_AUTHORIZED));
+        };
+        let (thing, action) = (self.sessions[slot].thing, Action::Read);
+        match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+            Verdict::Granted(_) => return Ok(Decision::Granted),
+            Verdict::Denied => return Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
+            Verdict::Unknown => {}
+        }
+        match self.connections[token].answer(channel, action) {
+            Some(Ok(_)) => Ok(Decision::Granted),
+            Some(Err(AuthorityError::Denied)) => Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
+            Some(Err(AuthorityError::Unavailable(_))) => Err(self.retry_later(token)),
+            None if self.connections[token].waiting >= QUESTIONS => Ok(Decision::Open),
+            None => {
+                let key = self.sessions[slot].secret.clone();
+                let question = Question::Authorize { thing, key, channel, action };
+                match self.ask_for(token, question) {
+                    Ok(()) => Ok(Decision::Open),
+                    Err(_) => Err(self.retry_later(token)),
+                }
+            }
+        }
+    }
+
+    /// Adds or replaces a subscription; returns whether it is new, `None` if there is no room for it.
+    fn add_subscription(
+        &mut self,
+        slot: usize,
+        protocol: Protocol,
+        subscription: &Subscription<'_>,
+    ) -> Option<bool> {
+        let filter = TopicFilter::parse(subscription.filter).expect("invariant: granted");
+        let terms = Terms {
+            protocol,
+            qos: subscription.qos,
+            no_local: subscription.no_local,
+            retain_as_published: subscription.retain_as_published,
+        };
+        let me = self.session_ref(slot);
+        let session = &mut self.sessions[slot];
+        let new = match session.subscription(filter.as_str()) {
+            Some(known) => {
+                *known = terms;
+                false
+            }
+            None if session.subscriptions.len() >= self.shared.config.max_subscriptions => {
+                return None;
+            }
+            None => {
+                session.subscriptions.push((filter.as_str().into(), terms));
+                true
+            }
+        };
+        self.shared.router.subscribe(filter, me, terms);
+        Some(new)
+    }
+
+    fn collect_retained(
+        &self,
+        subscription: &Subscription<'_>,
+        new: bool,
+        retained: &mut Vec<(Arc<Message>, QoS)>,
+    ) {
+        let wanted = match subscription.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => new,
+            RetainHandling::DoNotSend => false,
+        };
+        if wanted {
+            let filter = TopicFilter::parse(subscription.filter).expect("invariant: granted");
+            let found = self.shared.retained.matching(filter, self.now);
+            retained.extend(found.into_iter().map(|message| (message, subscription.qos)));
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, token: usize, unsubscribe: &Unsubscribe<'_>) -> Flow {
+        let slot = self.connections[token].session.expect("invariant: live");
+        let protocol = self.connections[token].protocol.expect("invariant: live");
+        let me = self.session_ref(slot);
+        let mut codes = Vec::new();
+        for filter in unsubscribe.filters() {
+            let subscriptions = &mut self.sessions[slot].subscriptions;
+            let place = subscriptions.iter().position(|(known, _)| &**known == filter);
+            codes.push(match place {
+                Some(place) => {
+                    subscriptions.remove(place);
+                    if let Some(filter) = TopicFilter::parse(filter) {
+                        self.shared.router.unsubscribe(filter, me);
+                    }
+                    reason::SUCCESS
+                }
+                None => reason::NO_SUBSCRIPTION_EXISTED,
+            });
+        }
+        let id = unsubscribe.packet_id;
+        self.reply(token, |out| codec::unsuback(out, protocol, id, &codes));
+        Flow::Next
+    }
+}
