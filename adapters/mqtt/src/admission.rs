@@ -99,7 +99,10 @@ impl Worker {
             "" => self.assign_client_id(connect.username.unwrap_or("")),
             id => id.into(),
         };
-        let key = Arc::new(ClientKey { thing: thing.thing(), client_id: client_id.clone() });
+        let key = Arc::new(ClientKey {
+            thing: thing.thing(),
+            client_id: client_id.clone(),
+        });
         let slot = self.claim(key, thing, credentials.key)?;
         self.sessions[slot].claim = Some(token);
 
@@ -117,7 +120,11 @@ impl Worker {
         connection.answers = Vec::new();
         connection.stage = Stage::Arriving;
         self.arrivals.push((token, connection.generation));
-        self.changes.push(Presence { session, change: Change::Arrived, at: Timestamp::now() });
+        self.changes.push(Presence {
+            session,
+            change: Change::Arrived,
+            at: Timestamp::now(),
+        });
         Ok(())
     }
 
@@ -133,7 +140,10 @@ impl Worker {
         }
         for answer in &self.connections[token].answers {
             if let Answered::Identity(identity) = answer {
-                return identity.as_ref().copied().map_err(|error| Refusal::from(error).into());
+                return identity
+                    .as_ref()
+                    .copied()
+                    .map_err(|error| Refusal::from(error).into());
             }
         }
         Err(self.ask(token, Question::Identify(credentials.clone())))
@@ -149,7 +159,12 @@ impl Worker {
         let channel = TopicName::parse(will.topic).and_then(TopicName::channel);
         let channel = channel.ok_or(Refusal::WillNotAuthorized)?;
         let action = Action::Write;
-        match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+        match self
+            .shared
+            .gate
+            .access
+            .authorize(thing, channel, action, self.now)
+        {
             Verdict::Granted(permit) => return Ok(permit),
             Verdict::Denied => return Err(Refusal::WillNotAuthorized.into()),
             Verdict::Unknown => {}
@@ -162,7 +177,15 @@ impl Worker {
             }),
             None => {
                 let key = key.clone();
-                Err(self.ask(token, Question::Authorize { thing, key, channel, action }))
+                Err(self.ask(
+                    token,
+                    Question::Authorize {
+                        thing,
+                        key,
+                        channel,
+                        action,
+                    },
+                ))
             }
         }
     }
@@ -182,7 +205,10 @@ impl Worker {
         question: Question,
     ) -> Result<(), crate::gate::Busy> {
         let connection = &mut self.connections[token];
-        let asker = Asker::Connection { token, generation: connection.generation };
+        let asker = Asker::Connection {
+            token,
+            generation: connection.generation,
+        };
         self.shared.gate.ask(question, asker, &self.inbox)?;
         connection.waiting += 1;
         Ok(())
@@ -220,7 +246,11 @@ impl Worker {
                 Answered::Grant(_, _, Ok(_)) => self.publish_message(message),
                 _ => self.shared.metrics.denied_wills.increment(1),
             },
-            Asker::Subscription { slot, generation, filter } => {
+            Asker::Subscription {
+                slot,
+                generation,
+                filter,
+            } => {
                 self.recheck(slot, generation, &filter, &answer.verdict);
             }
         }
@@ -288,7 +318,10 @@ impl Worker {
 
     /// The fate of the oldest batch of arrivals is known.
     pub(crate) fn on_kept(&mut self, arrivals: Arrivals) {
-        let batch = self.batches.pop_front().expect("invariant: one answer for each batch");
+        let batch = self
+            .batches
+            .pop_front()
+            .expect("invariant: one answer for each batch");
         for (token, generation) in batch {
             let known = self.connections.get(token);
             if !known.is_some_and(|it| it.generation == generation && it.stage == Stage::Arriving) {
@@ -319,7 +352,9 @@ impl Worker {
             Ok(Some((Packet::Connect(connect), len))) => (connect, len),
             other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
         };
-        let slot = self.connections[token].session.expect("invariant: arriving");
+        let slot = self.connections[token]
+            .session
+            .expect("invariant: arriving");
         let present = self.begin_session(slot, token, &connect);
         self.begin_connection(token, &connect);
         self.greet_back(slot, token, &connect, present);
@@ -352,7 +387,9 @@ impl Worker {
         session.testament = None;
         session.expiry = expiry;
         let receive_maximum = connect.properties.receive_maximum;
-        session.window.resume(receive_maximum.min(self.shared.config.max_inflight));
+        session
+            .window
+            .resume(receive_maximum.min(self.shared.config.max_inflight));
         if session.protocol.replace(connect.protocol) != Some(connect.protocol) {
             for (filter, terms) in &mut session.subscriptions {
                 terms.protocol = connect.protocol;
@@ -410,7 +447,10 @@ impl Worker {
 fn credentials(connect: &Connect<'_>) -> Option<Credentials> {
     let thing: ThingId = connect.username?.parse().ok()?;
     let key = std::str::from_utf8(connect.password?).ok()?;
-    Some(Credentials { thing, key: Secret::new(key) })
+    Some(Credentials {
+        thing,
+        key: Secret::new(key),
+    })
 }
 
 impl crate::connection::Connection {

@@ -23,7 +23,9 @@ pub(crate) enum Stage {
     Live,
     /// Over. What is left to say is written, then the socket is closed: at once, or (`linger`) after the
     /// client has closed its side or some time has passed, so that it can read what was said.
-    Closing { linger: bool },
+    Closing {
+        linger: bool,
+    },
 }
 
 pub(crate) struct Connection {

@@ -59,9 +59,18 @@ impl Worker {
             true => self.turn.write(SHARED, |out| write(out, protocol)),
             false => Segment::EMPTY,
         };
-        let frames = [frame(route.mqtt311, Protocol::Mqtt311), frame(route.mqtt5, Protocol::Mqtt5)];
+        let frames = [
+            frame(route.mqtt311, Protocol::Mqtt311),
+            frame(route.mqtt5, Protocol::Mqtt5),
+        ];
         let Origin { qos, retain, from } = origin;
-        let parcel = Parcel { route: Arc::clone(route), frames, qos, retain, from };
+        let parcel = Parcel {
+            route: Arc::clone(route),
+            frames,
+            qos,
+            retain,
+            from,
+        };
         for (worker, receivers) in route.receivers.iter().enumerate() {
             if receivers.is_empty() {
                 continue;
@@ -95,7 +104,9 @@ impl Worker {
         for receiver in &parcel.route.receivers[usize::from(self.id)] {
             let Receiver { session: to, terms } = receiver;
             let slot = to.slot as usize;
-            let Some(session) = self.sessions.get(slot) else { continue };
+            let Some(session) = self.sessions.get(slot) else {
+                continue;
+            };
             if session.generation != to.generation
                 || session.overflowed
                 || (terms.no_local && parcel.from == Some(*to))
@@ -110,7 +121,15 @@ impl Worker {
                     self.send_once(token, frame, terms.protocol, retain);
                 }
             } else {
-                self.deliver_surely(slot, frame, terms.protocol, qos, retain, parcel, &mut keeping);
+                self.deliver_surely(
+                    slot,
+                    frame,
+                    terms.protocol,
+                    qos,
+                    retain,
+                    parcel,
+                    &mut keeping,
+                );
             }
         }
     }
@@ -133,8 +152,15 @@ impl Worker {
             false => frame,
             true => {
                 let qos = QoS::AtMostOnce;
-                let envelope = Envelope { protocol, qos, dup: false, retain, packet_id: None };
-                self.turn.rewrite(frame, |frame, out| message::address(frame, out, envelope))
+                let envelope = Envelope {
+                    protocol,
+                    qos,
+                    dup: false,
+                    retain,
+                    packet_id: None,
+                };
+                self.turn
+                    .rewrite(frame, |frame, out| message::address(frame, out, envelope))
             }
         };
         if connection.outbox.is_stale() {
@@ -144,7 +170,10 @@ impl Worker {
     }
 
     /// Sends a QoS 1 or 2 message, or queues it: it is kept until the client has it.
-    #[expect(clippy::too_many_arguments, reason = "what differs between receivers of one parcel")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what differs between receivers of one parcel"
+    )]
     fn deliver_surely(
         &mut self,
         slot: usize,
@@ -164,11 +193,21 @@ impl Worker {
         let mut keep = || {
             Arc::clone(kept.get_or_insert_with(|| {
                 let bytes = turn.bytes(frame);
-                Arc::new(Message::keep(bytes, protocol, parcel.qos, parcel.retain, now))
+                Arc::new(Message::keep(
+                    bytes,
+                    protocol,
+                    parcel.qos,
+                    parcel.retain,
+                    now,
+                ))
             }))
         };
         let Some(token) = session.connection.filter(|_| session.window.is_open()) else {
-            let queued = Queued { message: keep(), qos, retain };
+            let queued = Queued {
+                message: keep(),
+                qos,
+                retain,
+            };
             return self.enqueue(slot, queued);
         };
         let connection = &mut self.connections[token];
@@ -188,7 +227,13 @@ impl Worker {
             sent: true,
             message,
         }));
-        let envelope = Envelope { protocol, qos, dup: false, retain, packet_id };
+        let envelope = Envelope {
+            protocol,
+            qos,
+            dup: false,
+            retain,
+            packet_id,
+        };
         self.tally.sent += 1;
         if connection.outbox.is_stale() {
             self.dirty.push(token);
@@ -196,12 +241,17 @@ impl Worker {
         let (head, payload) = message::split(self.turn.bytes(frame));
         let (head, payload) = (head.len() as u32, payload.len() as u32);
         if (payload as usize) < SPLIT_BYTES {
-            let packet =
-                self.turn.rewrite(frame, |frame, out| message::address(frame, out, envelope));
+            let packet = self
+                .turn
+                .rewrite(frame, |frame, out| message::address(frame, out, envelope));
             connection.outbox.push(packet, &mut self.turn);
         } else {
             let front = Segment { len: head, ..frame };
-            let rest = Segment { start: frame.start + head, len: payload, ..frame };
+            let rest = Segment {
+                start: frame.start + head,
+                len: payload,
+                ..frame
+            };
             let front = self.turn.rewrite(front, |front, out| {
                 message::address_head(front, payload as usize, out, envelope);
             });
@@ -245,16 +295,26 @@ impl Worker {
 
     /// Sends again what was in flight when an earlier connection ended, then what has waited.
     pub(crate) fn catch_up(&mut self, slot: usize) {
-        let Some(token) = self.sessions[slot].connection else { return };
+        let Some(token) = self.sessions[slot].connection else {
+            return;
+        };
         let protocol = self.sessions[slot].protocol.expect("invariant: connected");
         while let Some((id, flight)) = self.sessions[slot].window.resend() {
             let Some(message) = &flight.message else {
                 // The message has arrived; its release may not have [MQTT5-4.3.3-7].
-                self.reply(token, |out| codec::ack(out, protocol, AckKind::PubRel, id, 0));
+                self.reply(token, |out| {
+                    codec::ack(out, protocol, AckKind::PubRel, id, 0)
+                });
                 continue;
             };
             let (message, qos, retain) = (Arc::clone(message), flight.qos, flight.retain);
-            let envelope = Envelope { protocol, qos, dup: true, retain, packet_id: Some(id) };
+            let envelope = Envelope {
+                protocol,
+                qos,
+                dup: true,
+                retain,
+                packet_id: Some(id),
+            };
             self.send_kept(token, &message, envelope);
         }
         while let Some(queued) = self.sessions[slot].window.dequeue() {
@@ -263,7 +323,11 @@ impl Worker {
     }
 
     fn send_queued(&mut self, slot: usize, token: usize, queued: Queued) {
-        let Queued { message, qos, retain } = queued;
+        let Queued {
+            message,
+            qos,
+            retain,
+        } = queued;
         if message.is_expired(self.now) {
             self.shared.metrics.dropped_expired.increment(1);
             return;
@@ -283,7 +347,17 @@ impl Worker {
             message: kept,
         }));
         self.tally.sent += 1;
-        self.send_kept(token, &message, Envelope { protocol, qos, dup: false, retain, packet_id });
+        self.send_kept(
+            token,
+            &message,
+            Envelope {
+                protocol,
+                qos,
+                dup: false,
+                retain,
+                packet_id,
+            },
+        );
     }
 
     fn send_kept(&mut self, token: usize, message: &Message, envelope: Envelope) {
@@ -292,7 +366,9 @@ impl Worker {
             self.dirty.push(token);
         }
         let now = self.now;
-        let packet = self.turn.write(PERSONAL, |out| message.write(out, envelope, now));
+        let packet = self
+            .turn
+            .write(PERSONAL, |out| message.write(out, envelope, now));
         connection.outbox.push(packet, &mut self.turn);
     }
 
@@ -300,9 +376,18 @@ impl Worker {
     pub(crate) fn send_retained(&mut self, slot: usize, message: &Arc<Message>, granted: QoS) {
         let qos = message.qos.min(granted);
         let session = &self.sessions[slot];
-        let Some(token) = session.connection.filter(|_| !session.overflowed) else { return };
+        let Some(token) = session.connection.filter(|_| !session.overflowed) else {
+            return;
+        };
         if qos != QoS::AtMostOnce {
-            self.enqueue(slot, Queued { message: Arc::clone(message), qos, retain: true });
+            self.enqueue(
+                slot,
+                Queued {
+                    message: Arc::clone(message),
+                    qos,
+                    retain: true,
+                },
+            );
             return self.catch_up(slot);
         }
         let protocol = session.protocol.expect("invariant: connected");
@@ -314,7 +399,13 @@ impl Worker {
         } else {
             self.tally.sent += 1;
             let retain = true;
-            let envelope = Envelope { protocol, qos, dup: false, retain, packet_id: None };
+            let envelope = Envelope {
+                protocol,
+                qos,
+                dup: false,
+                retain,
+                packet_id: None,
+            };
             self.send_kept(token, message, envelope);
         }
     }
@@ -324,15 +415,27 @@ impl Worker {
         let message = Arc::new(message);
         let publish = message.publish();
         let topic = TopicName::parse(publish.topic).expect("invariant: checked when it was kept");
-        if message.retain && !self.retain(topic, publish.payload.is_empty(), || Arc::clone(&message)) {
+        if message.retain
+            && !self.retain(topic, publish.payload.is_empty(), || Arc::clone(&message))
+        {
             self.shared.metrics.retained_refused.increment(1);
         }
         let route = self.route(topic);
         let (retain, now) = (message.retain, self.now);
-        let origin = Origin { qos: message.qos, retain, from: None };
+        let origin = Origin {
+            qos: message.qos,
+            retain,
+            from: None,
+        };
         self.dispatch(&route, origin, |out, protocol| {
             let qos = QoS::AtMostOnce;
-            let envelope = Envelope { protocol, qos, dup: false, retain: false, packet_id: None };
+            let envelope = Envelope {
+                protocol,
+                qos,
+                dup: false,
+                retain: false,
+                packet_id: None,
+            };
             message.write(out, envelope, now);
         });
     }
@@ -370,19 +473,32 @@ impl Worker {
             if let Some(place) = known {
                 session.received.swap_remove(place);
             }
-            let code = if known.is_some() { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-            self.reply(token, |out| codec::ack(out, protocol, AckKind::PubComp, id, code));
+            let code = if known.is_some() {
+                reason::SUCCESS
+            } else {
+                reason::PACKET_ID_NOT_FOUND
+            };
+            self.reply(token, |out| {
+                codec::ack(out, protocol, AckKind::PubComp, id, code)
+            });
             return Flow::Next;
         }
-        match session.window.acknowledge(ack.kind, id, ack.reason >= reason::UNSPECIFIED) {
+        match session
+            .window
+            .acknowledge(ack.kind, id, ack.reason >= reason::UNSPECIFIED)
+        {
             Acked::Done if session.window.is_behind() => self.catch_up(slot),
             Acked::Done => {}
             Acked::Release => {
-                self.reply(token, |out| codec::ack(out, protocol, AckKind::PubRel, id, 0));
+                self.reply(token, |out| {
+                    codec::ack(out, protocol, AckKind::PubRel, id, 0)
+                });
             }
             Acked::Unknown if ack.kind == AckKind::PubRec => {
                 let code = reason::PACKET_ID_NOT_FOUND;
-                self.reply(token, |out| codec::ack(out, protocol, AckKind::PubRel, id, code));
+                self.reply(token, |out| {
+                    codec::ack(out, protocol, AckKind::PubRel, id, code)
+                });
             }
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}

@@ -39,7 +39,11 @@ impl Worker {
         connection.input = Vec::new();
         if let Some(session) = connection.presence.take() {
             let change = Change::Left(farewell);
-            self.changes.push(Presence { session, change, at: Timestamp::now() });
+            self.changes.push(Presence {
+                session,
+                change,
+                at: Timestamp::now(),
+            });
             self.shared.metrics.sessions_ended[farewell as usize].increment(1);
         }
         let will = connection.will.take();
@@ -49,7 +53,8 @@ impl Worker {
         if told {
             self.reply(token, |out| codec::disconnect(out, code, None));
             self.linger(token);
-        } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0 {
+        } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0
+        {
             self.remove(token);
         }
         // Otherwise it is removed when the turn has written what it has.
@@ -85,36 +90,67 @@ impl Worker {
                 self.publish_will(slot, *will);
             } else {
                 let tick = self.tick.saturating_add(ticks(delay));
-                let testament = Testament { message: will.message, number: departures };
+                let testament = Testament {
+                    message: will.message,
+                    number: departures,
+                };
                 self.sessions[slot].testament = Some(testament);
-                self.timers.set(tick, Timer::Testament { slot, generation, number: departures });
+                self.timers.set(
+                    tick,
+                    Timer::Testament {
+                        slot,
+                        generation,
+                        number: departures,
+                    },
+                );
             }
         }
         if expiry.is_zero() {
             self.remove_session(slot);
         } else {
             let tick = self.tick.saturating_add(ticks(expiry));
-            self.timers.set(tick, Timer::SessionExpiry { slot, generation, departures });
+            self.timers.set(
+                tick,
+                Timer::SessionExpiry {
+                    slot,
+                    generation,
+                    departures,
+                },
+            );
         }
     }
 
     /// Publishes a will if that is still granted; a grant that is no longer remembered is asked for.
     fn publish_will(&mut self, slot: usize, will: Will) {
-        let Will { message, permit, .. } = will;
+        let Will {
+            message, permit, ..
+        } = will;
         let access = &self.shared.gate.access;
         if access.holds(&permit, self.now) {
             return self.publish_message(message);
         }
         let session = &self.sessions[slot];
         let (thing, action) = (session.thing, Action::Write);
-        if let Some(channel) = TopicName::parse(message.publish().topic).and_then(TopicName::channel) {
+        if let Some(channel) =
+            TopicName::parse(message.publish().topic).and_then(TopicName::channel)
+        {
             match access.authorize(thing, channel, action, self.now) {
                 Verdict::Granted(_) => return self.publish_message(message),
                 Verdict::Denied => {}
                 Verdict::Unknown => {
                     let key = session.secret.clone();
-                    let question = Question::Authorize { thing, key, channel, action };
-                    if self.shared.gate.ask(question, Asker::Will(message), &self.inbox).is_ok() {
+                    let question = Question::Authorize {
+                        thing,
+                        key,
+                        channel,
+                        action,
+                    };
+                    if self
+                        .shared
+                        .gate
+                        .ask(question, Asker::Will(message), &self.inbox)
+                        .is_ok()
+                    {
                         return;
                     }
                 }
@@ -124,7 +160,9 @@ impl Worker {
     }
 
     pub(crate) fn publish_testament(&mut self, slot: usize, generation: u32, number: u32) {
-        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
         if session.generation == generation
             && let Some(testament) = session.testament.take_if(|it| it.number == number)
         {
@@ -228,9 +266,14 @@ impl Worker {
     }
 
     fn refuse_with(&mut self, token: usize, protocol: Protocol, code: u8, why: Option<&str>) {
-        let properties = ConnackProperties { reason_string: why, ..Default::default() };
+        let properties = ConnackProperties {
+            reason_string: why,
+            ..Default::default()
+        };
         self.connections[token].stage = Stage::Closing { linger: true };
-        self.reply(token, |out| codec::connack(out, protocol, false, code, &properties));
+        self.reply(token, |out| {
+            codec::connack(out, protocol, false, code, &properties)
+        });
         self.linger(token);
     }
 
@@ -254,16 +297,27 @@ impl Worker {
                 Revoked::Grant(_, channel) => {
                     let (thing, generation) = (session.thing, session.generation);
                     for (filter, _) in &session.subscriptions {
-                        if TopicFilter::parse(filter).and_then(TopicFilter::channel) != Some(channel)
+                        if TopicFilter::parse(filter).and_then(TopicFilter::channel)
+                            != Some(channel)
                         {
                             continue;
                         }
-                        let asker =
-                            Asker::Subscription { slot, generation, filter: filter.clone() };
+                        let asker = Asker::Subscription {
+                            slot,
+                            generation,
+                            filter: filter.clone(),
+                        };
                         let (key, action) = (session.secret.clone(), Action::Read);
-                        let question = Question::Authorize { thing, key, channel, action };
+                        let question = Question::Authorize {
+                            thing,
+                            key,
+                            channel,
+                            action,
+                        };
                         if self.shared.gate.ask(question, asker, &self.inbox).is_err() {
-                            tracing::warn!("too many questions are open: a revoked subscription stays");
+                            tracing::warn!(
+                                "too many questions are open: a revoked subscription stays"
+                            );
                         }
                     }
                 }
@@ -272,10 +326,20 @@ impl Worker {
     }
 
     /// The answer for a subscription whose grant changed: it stays only if it is granted again.
-    pub(crate) fn recheck(&mut self, slot: usize, generation: u32, filter: &str, verdict: &Answered) {
+    pub(crate) fn recheck(
+        &mut self,
+        slot: usize,
+        generation: u32,
+        filter: &str,
+        verdict: &Answered,
+    ) {
         let me = self.session_ref_if(slot, generation);
-        let (Some(me), Answered::Grant(_, _, Err(_))) = (me, verdict) else { return };
-        self.sessions[slot].subscriptions.retain(|(known, _)| &**known != filter);
+        let (Some(me), Answered::Grant(_, _, Err(_))) = (me, verdict) else {
+            return;
+        };
+        self.sessions[slot]
+            .subscriptions
+            .retain(|(known, _)| &**known != filter);
         if let Some(filter) = TopicFilter::parse(filter) {
             self.shared.router.unsubscribe(filter, me);
             self.shared.metrics.subscriptions_revoked.increment(1);

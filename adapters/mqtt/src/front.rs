@@ -158,8 +158,14 @@ impl Front {
         });
 
         // From here on threads run: `front` stops them should a later one fail to start.
-        let handle = Handle { inboxes: inboxes.into() };
-        let mut front = Self { addresses, handle, threads: Vec::with_capacity(workers) };
+        let handle = Handle {
+            inboxes: inboxes.into(),
+        };
+        let mut front = Self {
+            addresses,
+            handle,
+            threads: Vec::with_capacity(workers),
+        };
         for (id, poll) in polls.into_iter().enumerate() {
             let thread = start_worker(id, &shared, poll, &listeners).map_err(StartError::Worker)?;
             front.threads.push(thread);
@@ -218,12 +224,18 @@ fn start_worker(
         .map(|listener| listener.try_clone().map(mio::net::TcpListener::from_std))
         .collect::<io::Result<Vec<_>>>()?;
     let worker = Worker::new(id as u16, Arc::clone(shared), poll, listeners)?;
-    thread::Builder::new().name(format!("mqtt-{id}")).spawn(move || worker.run())
+    thread::Builder::new()
+        .name(format!("mqtt-{id}"))
+        .spawn(move || worker.run())
 }
 
 /// One socket for all workers (they take turns at accepting): a second server on the address is refused.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restart need not wait for connections of the last run to be forgotten by the kernel.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

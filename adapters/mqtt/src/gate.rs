@@ -18,7 +18,12 @@ pub(crate) struct Gate {
 
 pub(crate) enum Question {
     Identify(Credentials),
-    Authorize { thing: Authenticated, key: Secret, channel: ChannelId, action: Action },
+    Authorize {
+        thing: Authenticated,
+        key: Secret,
+        channel: ChannelId,
+        action: Action,
+    },
 }
 
 /// Who asked, and so what the answer is for.
@@ -28,7 +33,11 @@ pub(crate) enum Asker {
     /// A will whose connection is gone.
     Will(Message),
     /// A subscription whose grant changed.
-    Subscription { slot: usize, generation: u32, filter: Box<str> },
+    Subscription {
+        slot: usize,
+        generation: u32,
+        filter: Box<str>,
+    },
 }
 
 pub(crate) struct Answer {
@@ -52,7 +61,12 @@ impl Gate {
         runtime: tokio::runtime::Handle,
         max_questions: usize,
     ) -> Self {
-        Self { access, runtime, max_questions, open: AtomicUsize::new(0) }
+        Self {
+            access,
+            runtime,
+            max_questions,
+            open: AtomicUsize::new(0),
+        }
     }
 
     /// Asks; the answer goes to `inbox`.
@@ -72,7 +86,12 @@ impl Gate {
                 Question::Identify(credentials) => {
                     Answered::Identity(gate.access.identify(&credentials).await)
                 }
-                Question::Authorize { thing, key, channel, action } => {
+                Question::Authorize {
+                    thing,
+                    key,
+                    channel,
+                    action,
+                } => {
                     let grant = gate.access.ask(thing, &key, channel, action).await;
                     Answered::Grant(channel, action, grant)
                 }

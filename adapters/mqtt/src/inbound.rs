@@ -82,7 +82,11 @@ impl Worker {
         }
         if !route.is_empty() {
             let from = Some(self.session_ref(slot));
-            let origin = Origin { qos: publish.qos, retain: publish.retain, from };
+            let origin = Origin {
+                qos: publish.qos,
+                retain: publish.retain,
+                from,
+            };
             self.dispatch(&route, origin, |out, protocol| {
                 codec::publish(out, protocol, &outgoing(topic, publish));
             });
@@ -133,7 +137,12 @@ impl Worker {
             Some(channel) => {
                 let (thing, action) = (self.sessions[slot].thing, Action::Write);
                 let denied = Standing::Denied(self.tick + ticks(DENIAL_HOLDS));
-                match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+                match self
+                    .shared
+                    .gate
+                    .access
+                    .authorize(thing, channel, action, self.now)
+                {
                     Verdict::Granted(permit) => Standing::Granted(permit),
                     Verdict::Denied => denied,
                     Verdict::Unknown => match self.connections[token].answer(channel, action) {
@@ -144,7 +153,12 @@ impl Worker {
                         }
                         None => {
                             let key = self.sessions[slot].secret.clone();
-                            let question = Question::Authorize { thing, key, channel, action };
+                            let question = Question::Authorize {
+                                thing,
+                                key,
+                                channel,
+                                action,
+                            };
                             return Err(match self.ask_for(token, question) {
                                 Ok(()) => Flow::Wait,
                                 Err(_) => self.retry_later(token),
@@ -161,7 +175,11 @@ impl Worker {
         let granted = matches!(standing, Standing::Granted(_)).then(|| Arc::clone(&route));
         let connection = &mut self.connections[token];
         connection.answers = Vec::new();
-        connection.memo = Some(Box::new(Memo { topic: topic.into(), standing, route }));
+        connection.memo = Some(Box::new(Memo {
+            topic: topic.into(),
+            standing,
+            route,
+        }));
         Ok(granted)
     }
 

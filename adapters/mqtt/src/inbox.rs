@@ -19,9 +19,16 @@ const CROWDED_BYTES: usize = 8 * 1024 * 1024;
 
 pub(crate) enum Mail {
     /// A connection whose session lives here, with its CONNECT and whatever came after it.
-    Guest { stream: TcpStream, peer: SocketAddr, input: Vec<u8> },
+    Guest {
+        stream: TcpStream,
+        peer: SocketAddr,
+        input: Vec<u8>,
+    },
     /// Messages for sessions that live here: packets in `bytes`, and where each is to go.
-    Crossing { bytes: Arc<Vec<u8>>, parcels: Vec<Parcel> },
+    Crossing {
+        bytes: Arc<Vec<u8>>,
+        parcels: Vec<Parcel>,
+    },
     /// The things service answered.
     Answer(Answer),
     /// The fate of the oldest batch of arrivals that has none yet.
@@ -48,10 +55,14 @@ impl Inbox {
 
     pub(crate) fn post(&self, mail: Mail) {
         if let Mail::Crossing { bytes, .. } = &mail {
-            self.crossing_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+            self.crossing_bytes
+                .fetch_add(bytes.len(), Ordering::Relaxed);
         }
         let first = {
-            let mut waiting = self.mail.lock().expect("invariant: no panic under the lock");
+            let mut waiting = self
+                .mail
+                .lock()
+                .expect("invariant: no panic under the lock");
             waiting.push(mail);
             waiting.len() == 1
         };
@@ -62,7 +73,13 @@ impl Inbox {
 
     /// Swaps what came for an empty `mail`.
     pub(crate) fn take(&self, mail: &mut Vec<Mail>) {
-        std::mem::swap(mail, &mut *self.mail.lock().expect("invariant: no panic under the lock"));
+        std::mem::swap(
+            mail,
+            &mut *self
+                .mail
+                .lock()
+                .expect("invariant: no panic under the lock"),
+        );
         self.crossing_bytes.store(0, Ordering::Relaxed);
     }
 

@@ -31,13 +31,25 @@ pub(crate) struct Envelope {
 
 impl Message {
     /// Keeps what `frame` carries, a QoS 0 PUBLISH packet made for `protocol`.
-    pub(crate) fn keep(frame: &[u8], protocol: Protocol, qos: QoS, retain: bool, now: Instant) -> Self {
+    pub(crate) fn keep(
+        frame: &[u8],
+        protocol: Protocol,
+        qos: QoS,
+        retain: bool,
+        now: Instant,
+    ) -> Self {
         let expiry = match protocol {
             Protocol::Mqtt311 => None,
             Protocol::Mqtt5 => decode(frame, protocol).properties.message_expiry,
         };
         let expires = expiry.map(|seconds| now + Duration::from_secs(seconds.into()));
-        Self { protocol, frame: frame.into(), qos, retain, expires }
+        Self {
+            protocol,
+            frame: frame.into(),
+            qos,
+            retain,
+            expires,
+        }
     }
 
     /// Bytes it takes.
@@ -64,8 +76,13 @@ impl Message {
             return address(&self.frame, out, envelope);
         }
         let publish = self.publish();
-        let left = self.expires.map(|at| at.saturating_duration_since(now).as_secs() as u32);
-        let properties = PublishProperties { message_expiry: left, ..publish.properties };
+        let left = self
+            .expires
+            .map(|at| at.saturating_duration_since(now).as_secs() as u32);
+        let properties = PublishProperties {
+            message_expiry: left,
+            ..publish.properties
+        };
         codec::publish(
             out,
             envelope.protocol,

@@ -78,8 +78,13 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn report(&mut self, metrics: &Metrics) {
-        let Self { received, sent, dropped_full, dropped_large, denied_publishes } =
-            std::mem::take(self);
+        let Self {
+            received,
+            sent,
+            dropped_full,
+            dropped_large,
+            denied_publishes,
+        } = std::mem::take(self);
         for (counter, count) in [
             (&metrics.received, received),
             (&metrics.sent, sent),

@@ -37,7 +37,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) const EMPTY: Self = Self { source: SHARED, start: 0, len: 0 };
+    pub(crate) const EMPTY: Self = Self {
+        source: SHARED,
+        start: 0,
+        len: 0,
+    };
 
     pub(crate) const fn is_empty(self) -> bool {
         self.len == 0
@@ -61,7 +65,11 @@ impl Turn {
         let buffer = &mut self.own[source as usize];
         let start = buffer.len();
         write(buffer);
-        Segment { source, start: start as u32, len: (buffer.len() - start) as u32 }
+        Segment {
+            source,
+            start: start as u32,
+            len: (buffer.len() - start) as u32,
+        }
     }
 
     /// Appends to `PERSONAL` what `write` makes of `segment`.
@@ -75,7 +83,11 @@ impl Turn {
         write(self.bytes(segment), &mut buffer);
         let len = (buffer.len() - start) as u32;
         self.own[PERSONAL as usize] = buffer;
-        Segment { source: PERSONAL, start: start as u32, len }
+        Segment {
+            source: PERSONAL,
+            start: start as u32,
+            len,
+        }
     }
 
     /// Adopts a buffer of another worker for this turn.
@@ -130,7 +142,9 @@ impl Turn {
         if source >= OWN {
             return self.foreign[source - OWN].len();
         }
-        self.frozen[source].as_ref().map_or(self.own[source].len(), |frozen| frozen.len())
+        self.frozen[source]
+            .as_ref()
+            .map_or(self.own[source].len(), |frozen| frozen.len())
     }
 }
 
@@ -194,7 +208,11 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket is broken; what was to be written no longer matters.
-    pub(crate) fn flush(&mut self, socket: &mut impl Write, turn: &mut Turn) -> io::Result<Written> {
+    pub(crate) fn flush(
+        &mut self,
+        socket: &mut impl Write,
+        turn: &mut Turn,
+    ) -> io::Result<Written> {
         let mut taken = 0;
         let written = if self.write_backlog(socket)? == Written::All {
             self.write_fresh(socket, turn, &mut taken)?
@@ -288,11 +306,19 @@ impl Outbox {
             taken = 0;
             let size = end - start;
             if size <= COPIED_BYTES || size < turn.source_len(segment.source) / SHARE {
-                let rest = Segment { start: start as u32, len: size as u32, ..*segment };
+                let rest = Segment {
+                    start: start as u32,
+                    len: size as u32,
+                    ..*segment
+                };
                 copy.extend_from_slice(turn.bytes(rest));
             } else {
                 self.backlog.extend(owned(&mut copy));
-                self.backlog.push_back(Kept { bytes: turn.freeze(segment.source), start, end });
+                self.backlog.push_back(Kept {
+                    bytes: turn.freeze(segment.source),
+                    start,
+                    end,
+                });
             }
         }
         self.backlog.extend(owned(&mut copy));
@@ -302,7 +328,11 @@ impl Outbox {
 fn owned(copy: &mut Vec<u8>) -> Option<Kept> {
     let bytes = std::mem::take(copy);
     let end = bytes.len();
-    (end > 0).then(|| Kept { bytes: Arc::new(bytes), start: 0, end })
+    (end > 0).then(|| Kept {
+        bytes: Arc::new(bytes),
+        start: 0,
+        end,
+    })
 }
 
 /// How many bytes `socket` took; `None` if it takes none now.
@@ -390,6 +420,13 @@ mod tests {
             let segment = turn.write(SHARED, |out| out.extend_from_slice(b"message"));
             outbox.push(segment, &mut turn);
         }
-        assert_eq!(outbox.fresh, [Segment { source: SHARED, start: 0, len: 70 }]);
+        assert_eq!(
+            outbox.fresh,
+            [Segment {
+                source: SHARED,
+                start: 0,
+                len: 70
+            }]
+        );
     }
 }

@@ -89,7 +89,7 @@ pub struct PublishProperties<'a> {
 }
 
 /// The user properties of a packet, in order: the whole property block, already checked, to be walked again.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
     /// The property block without its length; empty if the packet has no user property at all.
     pub(crate) block: &'a [u8],

@@ -4,8 +4,8 @@
 //! holds as long as [`Router::version`] stays what it was when the route was made.
 
 use std::collections::HashMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use rollcall_domain::presence::Protocol;
 use rollcall_domain::topic::{TopicFilter, TopicName};
@@ -85,7 +85,11 @@ struct Node {
 
 impl Router {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers, version: AtomicU64::new(1), tables: RwLock::default() }
+        Self {
+            workers,
+            version: AtomicU64::new(1),
+            tables: RwLock::default(),
+        }
     }
 
     /// Grows with every change of a subscription.
@@ -95,8 +99,16 @@ impl Router {
     }
 
     /// Adds or replaces a subscription. Returns whether the session had none to this filter before.
-    pub(crate) fn subscribe(&self, filter: TopicFilter<'_>, session: SessionRef, terms: Terms) -> bool {
-        let mut tables = self.tables.write().expect("invariant: no panic under the lock");
+    pub(crate) fn subscribe(
+        &self,
+        filter: TopicFilter<'_>,
+        session: SessionRef,
+        terms: Terms,
+    ) -> bool {
+        let mut tables = self
+            .tables
+            .write()
+            .expect("invariant: no panic under the lock");
         let subscribers = if is_wild(filter) {
             tables.wild.reach(filter)
         } else {
@@ -108,7 +120,10 @@ impl Router {
     }
 
     pub(crate) fn unsubscribe(&self, filter: TopicFilter<'_>, session: SessionRef) {
-        let mut tables = self.tables.write().expect("invariant: no panic under the lock");
+        let mut tables = self
+            .tables
+            .write()
+            .expect("invariant: no panic under the lock");
         if is_wild(filter) {
             tables.wild.remove(&mut filter.as_str().split('/'), session);
         } else if let Some(subscribers) = tables.exact.get_mut(filter.as_str()) {
@@ -123,7 +138,10 @@ impl Router {
     /// Who gets what is published on `topic`. A session with several matching filters gets it once, at
     /// the highest QoS of them.
     pub(crate) fn route(&self, topic: TopicName<'_>) -> Route {
-        let tables = self.tables.read().expect("invariant: no panic under the lock");
+        let tables = self
+            .tables
+            .read()
+            .expect("invariant: no panic under the lock");
         let mut route = Route {
             // Read under the lock, so no change can come between it and the search.
             version: self.version(),
@@ -135,7 +153,9 @@ impl Router {
         }
         let mut found = Vec::new();
         let first = !topic.as_str().starts_with('$');
-        tables.wild.search(&mut topic.as_str().split('/'), first, &mut found);
+        tables
+            .wild
+            .search(&mut topic.as_str().split('/'), first, &mut found);
         for subscribers in found {
             route.merge(subscribers);
         }
@@ -237,17 +257,30 @@ mod tests {
     use super::*;
 
     fn session(slot: u32) -> SessionRef {
-        SessionRef { worker: (slot % 2) as u16, slot, generation: 0 }
+        SessionRef {
+            worker: (slot % 2) as u16,
+            slot,
+            generation: 0,
+        }
     }
 
     fn terms(qos: QoS) -> Terms {
-        Terms { protocol: Protocol::Mqtt5, qos, no_local: false, retain_as_published: false }
+        Terms {
+            protocol: Protocol::Mqtt5,
+            qos,
+            no_local: false,
+            retain_as_published: false,
+        }
     }
 
     fn slots(router: &Router, topic: &str) -> Vec<u32> {
         let route = router.route(TopicName::parse(topic).expect("topic"));
-        let mut slots: Vec<_> =
-            route.receivers.iter().flatten().map(|receiver| receiver.session.slot).collect();
+        let mut slots: Vec<_> = route
+            .receivers
+            .iter()
+            .flatten()
+            .map(|receiver| receiver.session.slot)
+            .collect();
         slots.sort_unstable();
         slots
     }
@@ -255,7 +288,11 @@ mod tests {
     #[test]
     fn a_session_with_overlapping_filters_gets_one_copy_at_the_highest_qos() {
         let router = Router::new(2);
-        for (filter, qos) in [("a/b", QoS::AtMostOnce), ("a/+", QoS::ExactlyOnce), ("#", QoS::AtLeastOnce)] {
+        for (filter, qos) in [
+            ("a/b", QoS::AtMostOnce),
+            ("a/+", QoS::ExactlyOnce),
+            ("#", QoS::AtLeastOnce),
+        ] {
             let filter = TopicFilter::parse(filter).expect("filter");
             assert!(router.subscribe(filter, session(1), terms(qos)));
         }

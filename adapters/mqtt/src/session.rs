@@ -101,7 +101,10 @@ impl Session {
 
     /// The terms of the subscription to `filter`.
     pub(crate) fn subscription(&mut self, filter: &str) -> Option<&mut Terms> {
-        let found = self.subscriptions.iter_mut().find(|(known, _)| &**known == filter);
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|(known, _)| &**known == filter);
         found.map(|(_, terms)| terms)
     }
 }

@@ -69,8 +69,15 @@ impl Worker {
             };
             // 3.1.1 has one code for every failure [MQTT-3.9.3-2].
             let failed = code >= reason::UNSPECIFIED;
-            codes.push(if failed && protocol == Protocol::Mqtt311 { reason::UNSPECIFIED } else { code });
-            self.shared.metrics.denied_subscriptions.increment(failed.into());
+            codes.push(if failed && protocol == Protocol::Mqtt311 {
+                reason::UNSPECIFIED
+            } else {
+                code
+            });
+            self.shared
+                .metrics
+                .denied_subscriptions
+                .increment(failed.into());
         }
         let id = subscribe.packet_id;
         self.reply(token, |out| codec::suback(out, protocol, id, &codes));
@@ -80,12 +87,7 @@ impl Worker {
         Flow::Next
     }
 
-    fn decide_filter(
-        &mut self,
-        token: usize,
-        slot: usize,
-        filter: &str,
-    ) -> Result<Decision, Flow> {
+    fn decide_filter(&mut self, token: usize, slot: usize, filter: &str) -> Result<Decision, Flow> {
         if filter.starts_with("$share/") {
             return Ok(Decision::Refused(reason::SHARED_NOT_SUPPORTED));
         }
@@ -96,7 +98,12 @@ impl Worker {
             return Ok(Decision::Refused(reason::NOT_AUTHORIZED));
         };
         let (thing, action) = (self.sessions[slot].thing, Action::Read);
-        match self.shared.gate.access.authorize(thing, channel, action, self.now) {
+        match self
+            .shared
+            .gate
+            .access
+            .authorize(thing, channel, action, self.now)
+        {
             Verdict::Granted(_) => return Ok(Decision::Granted),
             Verdict::Denied => return Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
             Verdict::Unknown => {}
@@ -108,7 +115,12 @@ impl Worker {
             None if self.connections[token].waiting >= QUESTIONS => Ok(Decision::Open),
             None => {
                 let key = self.sessions[slot].secret.clone();
-                let question = Question::Authorize { thing, key, channel, action };
+                let question = Question::Authorize {
+                    thing,
+                    key,
+                    channel,
+                    action,
+                };
                 match self.ask_for(token, question) {
                     Ok(()) => Ok(Decision::Open),
                     Err(_) => Err(self.retry_later(token)),
@@ -133,19 +145,15 @@ impl Worker {
         };
         let me = self.session_ref(slot);
         let session = &mut self.sessions[slot];
-        let new = match session.subscription(filter.as_str()) {
-            Some(known) => {
-                *known = terms;
-                false
-            }
-            None if session.subscriptions.len() >= self.shared.config.max_subscriptions => {
-                return None;
-            }
-            None => {
-                session.subscriptions.push((filter.as_str().into(), terms));
-                true
-            }
-        };
+        let known = session.subscription(filter.as_str());
+        let new = known.is_none();
+        if let Some(known) = known {
+            *known = terms;
+        } else if session.subscriptions.len() < self.shared.config.max_subscriptions {
+            session.subscriptions.push((filter.as_str().into(), terms));
+        } else {
+            return None;
+        }
         self.shared.router.subscribe(filter, me, terms);
         Some(new)
     }
@@ -175,7 +183,9 @@ impl Worker {
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let subscriptions = &mut self.sessions[slot].subscriptions;
-            let place = subscriptions.iter().position(|(known, _)| &**known == filter);
+            let place = subscriptions
+                .iter()
+                .position(|(known, _)| &**known == filter);
             codes.push(match place {
                 Some(place) => {
                     subscriptions.remove(place);

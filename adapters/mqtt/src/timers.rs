@@ -19,7 +19,10 @@ pub(crate) struct Timers<T> {
 
 impl<T> Timers<T> {
     pub(crate) const fn new(start: Instant) -> Self {
-        Self { start, due: BTreeMap::new() }
+        Self {
+            start,
+            due: BTreeMap::new(),
+        }
     }
 
     /// The tick that `at` lies in.
@@ -69,7 +72,10 @@ mod tests {
         timers.set(10, "early too");
         assert_eq!(timers.next(start), Some(Duration::from_secs(1)));
         assert!(timers.fire(start + Duration::from_millis(999)).is_empty());
-        assert_eq!(timers.fire(start + Duration::from_secs(1)), ["early", "early too"]);
+        assert_eq!(
+            timers.fire(start + Duration::from_secs(1)),
+            ["early", "early too"]
+        );
         assert_eq!(timers.fire(start + Duration::from_secs(9)), ["late"]);
         assert_eq!(timers.next(start), None);
     }

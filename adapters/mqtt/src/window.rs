@@ -155,7 +155,8 @@ impl Window {
             return Acked::Unknown;
         };
         match (kind, flight.qos, flight.released) {
-            (AckKind::PubAck, QoS::AtLeastOnce, _) | (AckKind::PubComp, QoS::ExactlyOnce, true) => {}
+            (AckKind::PubAck, QoS::AtLeastOnce, _) | (AckKind::PubComp, QoS::ExactlyOnce, true) => {
+            }
             // A refused message is done with [MQTT5-4.3.3-4].
             (AckKind::PubRec, QoS::ExactlyOnce, false) if failed => {}
             (AckKind::PubRec, QoS::ExactlyOnce, _) => {
@@ -198,7 +199,13 @@ mod tests {
     use super::*;
 
     fn flight(qos: QoS) -> Flight {
-        Flight { qos, retain: false, released: false, sent: true, message: None }
+        Flight {
+            qos,
+            retain: false,
+            released: false,
+            sent: true,
+            message: None,
+        }
     }
 
     #[test]
@@ -206,12 +213,27 @@ mod tests {
         let mut window = Window::new();
         window.resume(10);
         let id = window.send(flight(QoS::ExactlyOnce));
-        assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Unknown);
-        assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Unknown);
-        assert_eq!(window.acknowledge(AckKind::PubRec, id, false), Acked::Release);
-        assert_eq!(window.acknowledge(AckKind::PubRec, id, false), Acked::Release);
+        assert_eq!(
+            window.acknowledge(AckKind::PubComp, id, false),
+            Acked::Unknown
+        );
+        assert_eq!(
+            window.acknowledge(AckKind::PubAck, id, false),
+            Acked::Unknown
+        );
+        assert_eq!(
+            window.acknowledge(AckKind::PubRec, id, false),
+            Acked::Release
+        );
+        assert_eq!(
+            window.acknowledge(AckKind::PubRec, id, false),
+            Acked::Release
+        );
         assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Done);
-        assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Unknown);
+        assert_eq!(
+            window.acknowledge(AckKind::PubComp, id, false),
+            Acked::Unknown
+        );
     }
 
     proptest! {

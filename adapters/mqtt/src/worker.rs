@@ -24,10 +24,10 @@ use crate::inbox::{Inbox, Mail};
 use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::Packet;
+use crate::reason;
 use crate::router::{Route, SessionRef};
 use crate::session::{ClientKey, Session};
 use crate::timers::{Tick, Timers, ticks};
-use crate::reason;
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Tokens of listeners count down from here.
@@ -47,11 +47,23 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) enum Timer {
-    Connection { token: usize, generation: u32, tick: Tick },
+    Connection {
+        token: usize,
+        generation: u32,
+        tick: Tick,
+    },
     /// The packet that waits may be tried again.
     Retry { token: usize, generation: u32 },
-    SessionExpiry { slot: usize, generation: u32, departures: u32 },
-    Testament { slot: usize, generation: u32, number: u32 },
+    SessionExpiry {
+        slot: usize,
+        generation: u32,
+        departures: u32,
+    },
+    Testament {
+        slot: usize,
+        generation: u32,
+        number: u32,
+    },
 }
 
 pub(crate) struct Worker {
@@ -110,7 +122,8 @@ impl Worker {
         mut listeners: Vec<TcpListener>,
     ) -> io::Result<Self> {
         for (n, listener) in listeners.iter_mut().enumerate() {
-            poll.registry().register(listener, Token(LISTENERS - n), Interest::READABLE)?;
+            poll.registry()
+                .register(listener, Token(LISTENERS - n), Interest::READABLE)?;
         }
         let now = Instant::now();
         Ok(Self {
@@ -178,7 +191,11 @@ impl Worker {
 
     fn patience(&self) -> Option<Duration> {
         if !self.again.is_empty() || !self.accepting.is_empty() || !self.doomed.is_empty() {
-            return Some(if self.is_crowded() { CROWDED_PAUSE } else { Duration::ZERO });
+            return Some(if self.is_crowded() {
+                CROWDED_PAUSE
+            } else {
+                Duration::ZERO
+            });
         }
         self.timers.next(self.now)
     }
@@ -189,7 +206,9 @@ impl Worker {
     }
 
     fn on_socket(&mut self, token: usize, event: &mio::event::Event) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         if event.is_writable() {
             match connection.outbox.write_backlog(&mut connection.stream) {
                 Ok(Written::All) => self.close_if_done(token),
@@ -197,7 +216,9 @@ impl Worker {
                 Err(_) => return self.end(token, Farewell::ConnectionLost),
             }
         }
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         if event.is_readable() || event.is_read_closed() {
             connection.readable = true;
             connection.hangup |= event.is_read_closed();
@@ -219,7 +240,11 @@ impl Worker {
         self.inbox.take(&mut mail);
         for letter in mail.drain(..) {
             match letter {
-                Mail::Guest { stream, peer, input } => self.welcome_guest(stream, peer, input),
+                Mail::Guest {
+                    stream,
+                    peer,
+                    input,
+                } => self.welcome_guest(stream, peer, input),
                 Mail::Crossing { bytes, parcels } => self.deliver_crossing(&bytes, parcels),
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
@@ -236,7 +261,11 @@ impl Worker {
     fn fire(&mut self) {
         for timer in self.timers.fire(self.now) {
             match timer {
-                Timer::Connection { token, generation, tick } => {
+                Timer::Connection {
+                    token,
+                    generation,
+                    tick,
+                } => {
                     let known = self.connections.get(token);
                     if known.is_some_and(|it| it.generation == generation && it.timer == tick) {
                         self.on_timer(token);
@@ -249,10 +278,18 @@ impl Worker {
                         self.resume(token);
                     }
                 }
-                Timer::SessionExpiry { slot, generation, departures } => {
+                Timer::SessionExpiry {
+                    slot,
+                    generation,
+                    departures,
+                } => {
                     self.expire(slot, generation, departures);
                 }
-                Timer::Testament { slot, generation, number } => {
+                Timer::Testament {
+                    slot,
+                    generation,
+                    number,
+                } => {
                     self.publish_testament(slot, generation, number);
                 }
             }
@@ -290,7 +327,14 @@ impl Worker {
         let tick = self.tick.saturating_add(after);
         connection.timer = tick;
         let generation = connection.generation;
-        self.timers.set(tick, Timer::Connection { token, generation, tick });
+        self.timers.set(
+            tick,
+            Timer::Connection {
+                token,
+                generation,
+                tick,
+            },
+        );
     }
 
     fn accept(&mut self) {
@@ -356,7 +400,9 @@ impl Worker {
     /// Has the socket watched, if the connection is still here. Edge-triggered: what is there already
     /// counts as news.
     fn register(&mut self, token: usize) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         if connection.registered {
             return;
         }
@@ -378,15 +424,23 @@ impl Worker {
             tracing::warn!(%error, "cannot hand over a socket");
         }
         let Connection { stream, peer, .. } = connection;
-        self.shared.inboxes[home].post(Mail::Guest { stream, peer, input: input.to_vec() });
+        self.shared.inboxes[home].post(Mail::Guest {
+            stream,
+            peer,
+            input: input.to_vec(),
+        });
     }
 
     /// Looks again at the packets that waited, then at what the socket has.
     pub(crate) fn resume(&mut self, token: usize) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         let mut input = std::mem::take(&mut connection.input);
         let taken = self.process(token, &input);
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         input.drain(..taken);
         connection.input = if input.is_empty() { Vec::new() } else { input };
         if connection.readable && connection.listens() {
@@ -397,7 +451,9 @@ impl Worker {
     fn read(&mut self, token: usize) {
         let mut buffer = std::mem::take(&mut self.read);
         for _ in 0..READS {
-            let Some(connection) = self.connections.get_mut(token) else { break };
+            let Some(connection) = self.connections.get_mut(token) else {
+                break;
+            };
             if !connection.readable || !connection.listens() {
                 break;
             }
@@ -468,7 +524,9 @@ impl Worker {
         let limit = self.shared.max_packet;
         let mut done = 0;
         while done < input.len() {
-            let Some(connection) = self.connections.get(token) else { break };
+            let Some(connection) = self.connections.get(token) else {
+                break;
+            };
             if matches!(connection.stage, Stage::Closing { .. }) {
                 return input.len();
             }
@@ -565,8 +623,13 @@ impl Worker {
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            match connection.outbox.flush(&mut connection.stream, &mut self.turn) {
+            let Some(connection) = self.connections.get_mut(token) else {
+                continue;
+            };
+            match connection
+                .outbox
+                .flush(&mut connection.stream, &mut self.turn)
+            {
                 Ok(Written::All) => self.close_if_done(token),
                 // Who does not linger gets what the socket takes.
                 Ok(Written::Part) => {
@@ -576,7 +639,9 @@ impl Worker {
                 }
                 Err(_) => match connection.stage {
                     Stage::Closing { .. } => self.remove(token),
-                    _ => self.doomed.push((token, connection.generation, Farewell::ConnectionLost)),
+                    _ => self
+                        .doomed
+                        .push((token, connection.generation, Farewell::ConnectionLost)),
                 },
             }
         }
@@ -614,7 +679,11 @@ impl Worker {
 
     pub(crate) fn session_ref(&self, slot: usize) -> SessionRef {
         let generation = self.sessions[slot].generation;
-        SessionRef { worker: self.id, slot: slot as u32, generation }
+        SessionRef {
+            worker: self.id,
+            slot: slot as u32,
+            generation,
+        }
     }
 
     /// The session that is in `slot` now, if it is still the one of this generation.
@@ -635,7 +704,8 @@ impl Worker {
             self.routes.clear();
         }
         let route = Arc::new(self.shared.router.route(topic));
-        self.routes.insert(topic.as_str().into(), Arc::clone(&route));
+        self.routes
+            .insert(topic.as_str().into(), Arc::clone(&route));
         route
     }
 
