@@ -67,6 +67,41 @@ pub struct Event {
     pub fields: Fields,
 }
 
+impl Event {
+    /// An event of a service: what was done, and the fields that have a value.
+    #[must_use]
+    pub fn operation(
+        stream: Stream,
+        operation: &'static str,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let mut all: Fields = vec![("operation".into(), operation.into())];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        all.extend(given.map(|(name, value)| (name.into(), value.into())));
+        Self {
+            stream,
+            occurred_at: Timestamp::now(),
+            fields: all,
+        }
+    }
+}
+
+/// A list of words as the users and things streams write it: `[a,b]`.
+#[must_use]
+pub fn list<T: AsRef<str>>(words: &[T]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", words.join(","))
+}
+
+/// Metadata as compact JSON with sorted keys, safe to be put into a page.
+#[must_use]
+pub fn json(metadata: &serde_json::Map<String, serde_json::Value>) -> String {
+    let text = serde_json::to_string(metadata).expect("invariant: JSON keys are text");
+    text.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
 /// The fields of `mainflux.mqtt`: exactly four, or ten when `extended`.
 #[must_use]
 pub fn presence(presence: &Presence, instance: &str, extended: bool) -> Fields {

@@ -174,6 +174,18 @@ impl Timestamp {
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// RFC 3339 in UTC to the microsecond, without trailing zeros: `2023-08-29T11:06:11.914074Z`.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let time = UNIX_EPOCH + std::time::Duration::from_micros(self.0 / 1_000);
+        let text = humantime::format_rfc3339_micros(time).to_string();
+        let text = text
+            .trim_end_matches('Z')
+            .trim_end_matches('0')
+            .trim_end_matches('.');
+        format!("{text}Z")
+    }
+
     /// The next moment that can be told apart from this one.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -222,6 +234,18 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "***");
         assert!(secret.matches(&secret.expose().to_owned()));
         assert!(!secret.matches("guess"));
+    }
+
+    #[test]
+    fn a_moment_is_written_without_trailing_zeros() {
+        for (nanoseconds, text) in [
+            (1_693_307_171_914_074_999, "2023-08-29T11:06:11.914074Z"),
+            (1_693_307_171_914_000_000, "2023-08-29T11:06:11.914Z"),
+            (1_693_307_170_000_000_000, "2023-08-29T11:06:10Z"),
+            (1_693_267_200_000_000_000, "2023-08-29T00:00:00Z"),
+        ] {
+            assert_eq!(Timestamp(nanoseconds).rfc3339(), text);
+        }
     }
 
     #[test]

@@ -47,3 +47,17 @@ pub struct LogError {
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
+
+/// A change was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Something else has the same unique value.
+    #[error("{0} is taken")]
+    Taken(&'static str),
+    #[error("cannot {doing}")]
+    Failed {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -119,9 +119,10 @@ pub trait PresenceLog: Send + Sync {
     /// Appends `batch` behind all that was appended before, in its order, and calls `kept` when it is
     /// durable. Never blocks; batches that wait are committed together.
     ///
-    /// The arrivals of a batch are kept or refused as one. Departures are always kept, if need be later
-    /// (after a failed write they are retried ahead of everything newer): their room was reserved when
-    /// the session arrived. So append the departure of a session only after its arrival was `Kept`.
+    /// The arrivals of a batch are kept or refused as one. The departure of a session that is on the roll
+    /// is always kept, if need be later (after a failed write it is tried again ahead of everything newer):
+    /// its room was reserved when the session arrived. The departure of a session that is not on the roll,
+    /// since its arrival was refused, is dropped; so it may be appended any time after the arrival.
     fn append(&self, batch: Vec<Presence>, kept: Kept);
 }
 

@@ -1,0 +1,325 @@
+//! The journal of presence: arrivals and departures, in order, before anyone hears of them.
+//!
+//! One task writes ([`writer`]). Whatever waits is committed together, as one row ([`group`]). The roll is
+//! the fold of the journal, kept in memory and, now and then, as a checkpoint ([`roll`]).
+
+mod group;
+mod roll;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytesize::ByteSize;
+use rollcall_domain::event::{self, Entry, Stream};
+use rollcall_domain::ports::{EventLog, LogError};
+use rollcall_domain::presence::{Arrivals, Kept, Online, Presence, PresenceLog, Roll};
+use serde::Deserialize;
+use sqlx::Row;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::lock::Lock;
+use crate::{OpenError, boxed, options};
+use writer::Writer;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Bytes of events that are kept. Relayed ones make room for new ones.
+    pub max_bytes: ByteSize,
+    pub durability: Durability,
+    pub when_full: WhenFull,
+}
+
+/// What an event has survived when its client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The loss of power: it is on the disk.
+    Disk,
+    /// The end of this process: the operating system has it.
+    Process,
+}
+
+/// What to do when the journal has reached its bound and nothing in it has been relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Refuse new sessions: nothing that was accepted is lost.
+    Refuse,
+    /// Drop the oldest events, and count them: for those who only look at the latest.
+    DropOldest,
+}
+
+/// The open journal of one instance.
+pub struct Journal {
+    shared: Arc<Shared>,
+    /// The writer's one connection, taken in turns with it.
+    pool: SqlitePool,
+    readers: SqlitePool,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    _lock: Lock,
+}
+
+/// What the writer and everybody else have in common.
+struct Shared {
+    instance: String,
+    extended: bool,
+    queue: Mutex<Queue>,
+    /// Something is in the queue, or it was closed.
+    queued: Notify,
+    roll: Mutex<roll::Memory>,
+    last: watch::Sender<u64>,
+    marks: Mutex<Marks>,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: Vec<(Vec<Presence>, Kept)>,
+    closed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Marks {
+    producer: Uuid,
+    relayed: u64,
+    /// To be written.
+    changed: bool,
+}
+
+const READERS: u32 = 2;
+/// Rows that one read looks at, at most.
+const ROWS: i64 = 256;
+
+impl Journal {
+    /// Opens the journal, or makes it. Sessions that an earlier run left open have left when this returns:
+    /// at the moment that run was last known to be alive.
+    ///
+    /// `extended` adds to each event what session it is about and why it ended.
+    ///
+    /// # Errors
+    /// The file cannot be made, is none of ours or damaged, or another process has it.
+    pub async fn open(
+        path: &Path,
+        config: &Config,
+        instance: &str,
+        extended: bool,
+    ) -> Result<Arc<Self>, OpenError> {
+        let lock = Lock::take(path)?;
+        let failed = |source| OpenError::Open {
+            path: path.into(),
+            source,
+        };
+        let options = options(
+            path,
+            match config.durability {
+                Durability::Disk => SqliteSynchronous::Full,
+                Durability::Process => SqliteSynchronous::Normal,
+            },
+        );
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1);
+        let pool = pool.connect_with(options.clone()).await.map_err(failed)?;
+        sqlx::migrate!("migrations/presence")
+            .run(&pool)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(failed)?;
+
+        let recovered =
+            roll::recover(&pool, instance)
+                .await
+                .map_err(|source| OpenError::Damaged {
+                    path: path.into(),
+                    source,
+                })?;
+        let marks = Marks {
+            producer: recovered.producer,
+            relayed: recovered.relayed,
+            changed: false,
+        };
+        let shared = Arc::new(Shared {
+            instance: instance.into(),
+            extended,
+            queue: Mutex::default(),
+            queued: Notify::new(),
+            roll: Mutex::default(),
+            last: watch::Sender::new(recovered.position),
+            marks: Mutex::new(marks),
+        });
+        let mut writer = Writer::new(pool.clone(), Arc::clone(&shared), config, &recovered)
+            .await
+            .map_err(failed)?;
+        writer.close_left_open(recovered).await.map_err(failed)?;
+        let writer = tokio::spawn(writer.run());
+        Ok(Arc::new(Self {
+            shared,
+            pool,
+            readers,
+            writer: Mutex::new(Some(writer)),
+            _lock: lock,
+        }))
+    }
+
+    /// Commits what was appended, and closes the file. What is appended later is refused.
+    pub async fn close(&self) {
+        self.shared.queue().closed = true;
+        self.shared.queued.notify_one();
+        let writer = self
+            .writer
+            .lock()
+            .expect("invariant: no panic under the lock")
+            .take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the writer of the journal has failed");
+        }
+        self.readers.close().await;
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue
+            .lock()
+            .expect("invariant: no panic under the lock")
+    }
+
+    fn roll(&self) -> std::sync::MutexGuard<'_, roll::Memory> {
+        self.roll
+            .lock()
+            .expect("invariant: no panic under the lock")
+    }
+
+    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.marks
+            .lock()
+            .expect("invariant: no panic under the lock")
+    }
+}
+
+impl PresenceLog for Journal {
+    fn append(&self, batch: Vec<Presence>, kept: Kept) {
+        {
+            let mut queue = self.shared.queue();
+            if !queue.closed {
+                queue.batches.push((batch, kept));
+                drop(queue);
+                self.shared.queued.notify_one();
+                return;
+            }
+        }
+        kept(Arrivals::Failed);
+    }
+}
+
+impl Roll for Journal {
+    fn instance(&self) -> &str {
+        &self.shared.instance
+    }
+
+    fn online(&self) -> Vec<Online> {
+        self.shared.roll().online()
+    }
+
+    fn len(&self) -> usize {
+        self.shared.roll().len()
+    }
+}
+
+#[async_trait]
+impl EventLog for Journal {
+    fn stream(&self) -> Stream {
+        Stream::Mqtt
+    }
+
+    fn producer(&self) -> Uuid {
+        self.shared.marks().producer
+    }
+
+    async fn read(&self, position: u64, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let failed = |error| LogError {
+            doing: "read",
+            source: boxed(error),
+        };
+        let rows = sqlx::query(
+            "SELECT first, instance, events FROM groups
+             WHERE first > ? - ? AND last > ? ORDER BY first LIMIT ?",
+        )
+        .bind(position.cast_signed())
+        .bind(writer::MAX_GROUP as i64)
+        .bind(position.cast_signed())
+        .bind(ROWS.min(i64::try_from(limit).unwrap_or(i64::MAX)))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        let mut entries = Vec::with_capacity(limit.min(1024));
+        for row in rows {
+            let first = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
+            let instance: &str = row.try_get(1).map_err(failed)?;
+            let bytes: &[u8] = row.try_get(2).map_err(failed)?;
+            for (position, presence) in (first..)
+                .zip(group::decode(bytes))
+                .skip_while(|(at, _)| *at <= position)
+            {
+                if entries.len() == limit {
+                    return Ok(entries);
+                }
+                let presence = presence.map_err(|error| LogError {
+                    doing: "read",
+                    source: boxed(error),
+                })?;
+                let fields = event::presence(&presence, instance, self.shared.extended);
+                entries.push(Entry { position, fields });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn last(&self) -> u64 {
+        *self.shared.last.borrow()
+    }
+
+    fn relayed(&self) -> u64 {
+        self.shared.marks().relayed
+    }
+
+    /// Written with the next commit or within a second: a lower mark than the true one only means that
+    /// entries are offered again.
+    async fn set_relayed(&self, position: u64) -> Result<(), LogError> {
+        let mut marks = self.shared.marks();
+        (marks.relayed, marks.changed) = (position, true);
+        Ok(())
+    }
+
+    async fn renew_producer(&self) -> Result<Uuid, LogError> {
+        let producer = Uuid::new_v4();
+        // At once: positions are counted anew under this name.
+        sqlx::query("UPDATE journal SET producer = ?")
+            .bind(producer.as_bytes().as_slice())
+            .execute(&self.pool)
+            .await
+            .map_err(|error| LogError {
+                doing: "rename",
+                source: boxed(error),
+            })?;
+        self.shared.marks().producer = producer;
+        Ok(producer)
+    }
+
+    async fn wait(&self, position: u64) {
+        let mut last = self.shared.last.subscribe();
+        // The sender lives as long as the journal.
+        let _ = last.wait_for(|last| *last > position).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! Who is here: what the journal adds up to.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+
+use rollcall_domain::identity::{SessionId, Timestamp};
+use rollcall_domain::presence::{Change, Online, Presence};
+use sqlx::Row;
+use sqlx::sqlite::SqlitePool;
+use uuid::Uuid;
+
+use super::group::{self, Damaged};
+
+/// The roll in memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    sessions: HashMap<SessionId, Online>,
+    /// Room that the departures of all these will take.
+    pub(super) reserved_bytes: u64,
+}
+
+impl Memory {
+    pub(super) fn apply(&mut self, presence: &Presence) {
+        let session = &presence.session;
+        match presence.change {
+            Change::Arrived => {
+                let online = Online {
+                    session: Arc::clone(session),
+                    since: presence.at,
+                };
+                if self.sessions.insert(session.id, online).is_none() {
+                    self.reserved_bytes += cost(presence);
+                }
+            }
+            Change::Left(_) => {
+                if self.sessions.remove(&session.id).is_some() {
+                    self.reserved_bytes -= cost(presence);
+                }
+            }
+        }
+    }
+
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The earliest first.
+    pub(super) fn online(&self) -> Vec<Online> {
+        let mut online: Vec<Online> = self.sessions.values().cloned().collect();
+        online.sort_unstable_by_key(|it| (it.since, it.session.id));
+        online
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for Online { session, since } in self.online() {
+            bytes.extend_from_slice(&since.0.to_be_bytes());
+            group::encode_session(&mut bytes, &session);
+        }
+        bytes
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut roll = Self::default();
+        while !bytes.is_empty() {
+            let at = Timestamp(u64::from_be_bytes(group::take(&mut bytes)?));
+            let session = Arc::new(group::decode_session(&mut bytes)?);
+            roll.apply(&Presence {
+                session,
+                change: Change::Arrived,
+                at,
+            });
+        }
+        Some(roll)
+    }
+}
+
+/// Bytes that an event takes in the journal, at most.
+pub(super) fn cost(presence: &Presence) -> u64 {
+    (group::EVENT_BYTES + presence.session.client_id.len()) as u64
+}
+
+/// What an earlier run left.
+pub(super) struct Recovered {
+    pub(super) producer: Uuid,
+    pub(super) relayed: u64,
+    /// Of the last event, and when that was.
+    pub(super) position: u64,
+    pub(super) at: Timestamp,
+    /// Up to here the roll is kept as a checkpoint.
+    pub(super) checkpoint: u64,
+    /// Who was here, under which name of the instance, and when it was last known to be alive.
+    pub(super) roll: Memory,
+    pub(super) instance: String,
+    pub(super) alive_at: Timestamp,
+}
+
+/// Reads the checkpoint of the roll and the events behind it; makes the one row if the file is new.
+pub(super) async fn recover(
+    pool: &SqlitePool,
+    instance: &str,
+) -> Result<Recovered, Box<dyn Error + Send + Sync>> {
+    sqlx::query(
+        "INSERT INTO journal
+         (id, producer, instance, alive_at, relayed, roll_position, roll_at, roll)
+         VALUES (1, ?, ?, 0, 0, 0, 0, x'') ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(Uuid::new_v4().as_bytes().as_slice())
+    .bind(instance)
+    .execute(pool)
+    .await?;
+    let row = sqlx::query(
+        "SELECT producer, instance, alive_at, relayed, roll_position, roll_at, roll FROM journal",
+    )
+    .fetch_one(pool)
+    .await?;
+    let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+    let checkpoint = number(4)?;
+    let mut recovered = Recovered {
+        producer: Uuid::from_slice(row.try_get(0)?)?,
+        instance: row.try_get(1)?,
+        alive_at: Timestamp(number(2)?),
+        relayed: number(3)?,
+        checkpoint,
+        position: checkpoint,
+        at: Timestamp(number(5)?),
+        roll: Memory::decode(row.try_get(6)?).ok_or(Damaged)?,
+    };
+    loop {
+        let rows = sqlx::query(
+            "SELECT first, last, events FROM groups WHERE first > ? ORDER BY first LIMIT 256",
+        )
+        .bind(recovered.position.cast_signed())
+        .fetch_all(pool)
+        .await?;
+        if rows.is_empty() {
+            return Ok(recovered);
+        }
+        for row in rows {
+            let (first, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            if first.cast_unsigned() != recovered.position + 1 {
+                return Err(Damaged.into());
+            }
+            for presence in group::decode(row.try_get(2)?) {
+                let presence = presence?;
+                recovered.position += 1;
+                recovered.at = presence.at;
+                recovered.roll.apply(&presence);
+            }
+            if recovered.position != last.cast_unsigned() {
+                return Err(Damaged.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The one who writes the journal.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use rollcall_domain::identity::{SessionId, Timestamp};
+use rollcall_domain::presence::{Arrivals, Change, Farewell, Kept, Presence};
+use sqlx::sqlite::SqlitePool;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::roll::{Recovered, cost};
+use super::{Config, Shared, WhenFull, group};
+
+/// Events of one commit. Readers rely on no group being larger.
+pub(super) const MAX_GROUP: usize = 1024;
+/// How often it is noted that this instance is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a file that cannot be written is left alone.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Events after which the roll is kept as a checkpoint, so that the next start has less to read.
+const CHECKPOINT_EVENTS: u64 = 500_000;
+/// What a row takes besides its events, about.
+const ROW_BYTES: u64 = 48;
+/// Rows that are deleted at one time.
+const TRIM_ROWS: i64 = 512;
+
+type Batch = (Vec<Presence>, Kept);
+
+pub(super) struct Writer {
+    pool: SqlitePool,
+    shared: Arc<Shared>,
+    max_bytes: u64,
+    when_full: WhenFull,
+    /// Of the last event that is kept.
+    position: u64,
+    at: Timestamp,
+    checkpoint: u64,
+    /// Bytes of all events that are kept.
+    bytes: u64,
+    /// Batches that were taken from the queue and wait for a commit.
+    waiting: VecDeque<Batch>,
+    /// Departures that could not be written yet.
+    owed: Vec<Presence>,
+    failing: bool,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    events: Counter,
+    refused: Counter,
+    dropped: Counter,
+    failures: Counter,
+    bytes: Gauge,
+    online: Gauge,
+    commit: Histogram,
+}
+
+/// What one commit is to keep.
+#[derive(Default)]
+struct Group {
+    events: Vec<Presence>,
+    /// Whose arrivals are among them.
+    arrived: HashSet<SessionId>,
+    bytes: u64,
+    answers: Vec<(Kept, Arrivals)>,
+}
+
+impl Writer {
+    pub(super) async fn new(
+        pool: SqlitePool,
+        shared: Arc<Shared>,
+        config: &Config,
+        recovered: &Recovered,
+    ) -> Result<Self, sqlx::Error> {
+        let bytes: i64 =
+            sqlx::query_scalar("SELECT COALESCE(SUM(LENGTH(events) + ?), 0) FROM groups")
+                .bind(ROW_BYTES.cast_signed())
+                .fetch_one(&pool)
+                .await?;
+        Ok(Self {
+            pool,
+            shared,
+            max_bytes: config.max_bytes.as_u64(),
+            when_full: config.when_full,
+            position: recovered.position,
+            at: recovered.at,
+            checkpoint: recovered.checkpoint,
+            bytes: bytes.cast_unsigned(),
+            waiting: VecDeque::new(),
+            owed: Vec::new(),
+            failing: false,
+            metrics: Metrics {
+                events: counter!("rollcall_journal_events_total"),
+                refused: counter!("rollcall_journal_arrivals_refused_total"),
+                dropped: counter!("rollcall_journal_events_dropped_total"),
+                failures: counter!("rollcall_journal_failures_total"),
+                bytes: gauge!("rollcall_journal_bytes"),
+                online: gauge!("rollcall_sessions_online"),
+                commit: histogram!("rollcall_journal_commit_seconds"),
+            },
+        })
+    }
+
+    /// Has everybody leave whom an earlier run left on the roll, under the name it had.
+    pub(super) async fn close_left_open(
+        &mut self,
+        recovered: Recovered,
+    ) -> Result<(), sqlx::Error> {
+        let Recovered {
+            roll,
+            instance,
+            alive_at,
+            ..
+        } = recovered;
+        let left: Vec<Presence> = roll
+            .online()
+            .into_iter()
+            .map(|online| Presence {
+                session: online.session,
+                change: Change::Left(Farewell::InstanceFailed),
+                at: alive_at,
+            })
+            .collect();
+        for events in left.chunks(MAX_GROUP) {
+            let mut events = events.to_vec();
+            self.insert(&mut events, &instance).await?;
+        }
+        // From here on the sessions are those of this instance.
+        sqlx::query("UPDATE journal SET instance = ?, alive_at = ?")
+            .bind(&self.shared.instance)
+            .bind(Timestamp::now().0.cast_signed())
+            .execute(&self.pool)
+            .await?;
+        self.keep_roll().await?;
+        self.shared.last.send_replace(self.position);
+        Ok(())
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let idle = self.waiting.is_empty() && self.owed.is_empty();
+            tokio::select! {
+                biased;
+                () = shared.queued.notified(), if idle => {}
+                _ = heartbeat.tick() => self.beat().await,
+                () = std::future::ready(()), if !idle => {}
+            }
+            let closed = self.take_queue();
+            while !self.waiting.is_empty() || !self.owed.is_empty() {
+                if !self.write().await {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    if closed {
+                        tracing::error!(
+                            events = self.owed.len(),
+                            "the journal closes without them"
+                        );
+                        self.owed.clear();
+                    }
+                    break;
+                }
+                self.take_queue();
+            }
+            if closed && self.waiting.is_empty() && self.owed.is_empty() {
+                self.beat().await;
+                if let Err(error) = self.keep_roll().await {
+                    tracing::warn!(%error, "cannot keep the roll; the next start reads the events");
+                }
+                self.pool.close().await;
+                return;
+            }
+        }
+    }
+
+    /// Moves what was queued to what waits. Returns whether nothing more will come.
+    fn take_queue(&mut self) -> bool {
+        let mut queue = self.shared.queue();
+        self.waiting.extend(std::mem::take(&mut queue.batches));
+        queue.closed
+    }
+
+    /// Commits some of what waits. Returns whether the file could be written.
+    async fn write(&mut self) -> bool {
+        let mut group = self.gather().await;
+        let begin = Instant::now();
+        let instance = self.shared.instance.clone();
+        let result = match group.events.is_empty() {
+            true => Ok(()),
+            false => self.insert(&mut group.events, &instance).await,
+        };
+        match &result {
+            Ok(()) => {
+                {
+                    let mut roll = self.shared.roll();
+                    group.events.iter().for_each(|event| roll.apply(event));
+                    self.metrics.online.set(roll.len() as f64);
+                }
+                self.owed.clear();
+                self.metrics.events.increment(group.events.len() as u64);
+                self.metrics.bytes.set(self.bytes as f64);
+                self.metrics.commit.record(begin.elapsed().as_secs_f64());
+                self.shared.last.send_replace(self.position);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the journal can be written again");
+                }
+            }
+            Err(error) => {
+                self.metrics.failures.increment(1);
+                if !std::mem::replace(&mut self.failing, true) {
+                    let reason = "new sessions are refused, departures wait";
+                    tracing::error!(%error, reason, "cannot write the journal");
+                }
+                // Who was on the roll leaves it later; who was to arrive with this group never did.
+                self.owed = group.events;
+                self.owed
+                    .retain(|event| !group.arrived.contains(&event.session.id));
+            }
+        }
+        for (kept, arrivals) in group.answers {
+            match (&result, arrivals) {
+                (Err(_), Arrivals::Kept) => kept(Arrivals::Failed),
+                (_, arrivals) => kept(arrivals),
+            }
+        }
+        if result.is_ok() && self.position - self.checkpoint >= CHECKPOINT_EVENTS {
+            if let Err(error) = self.keep_roll().await {
+                tracing::warn!(%error, "cannot keep the roll");
+            }
+        }
+        result.is_ok()
+    }
+
+    /// The next group: what is owed, then whole batches as they came.
+    async fn gather(&mut self) -> Group {
+        let mut group = Group::default();
+        for event in std::mem::take(&mut self.owed) {
+            group.bytes += cost(&event);
+            group.events.push(event);
+        }
+        while let Some((batch, _)) = self.waiting.front() {
+            if !group.events.is_empty() && group.events.len() + batch.len() > MAX_GROUP {
+                break;
+            }
+            let (batch, kept) = self.waiting.pop_front().expect("invariant: just seen");
+            let arrivals = self.arrivals(&batch, &group).await;
+            self.add(&mut group, batch, arrivals);
+            group.answers.push((kept, arrivals));
+        }
+        group
+    }
+
+    /// Whether there is room for the arrivals of a batch, and for their departures.
+    async fn arrivals(&mut self, batch: &[Presence], group: &Group) -> Arrivals {
+        let arriving = batch.iter().filter(|event| event.change == Change::Arrived);
+        let (mut count, mut needed) = (0, 0);
+        for event in arriving {
+            count += 1;
+            needed += 2 * cost(event);
+        }
+        if count == 0 {
+            return Arrivals::Kept;
+        }
+        needed += group.bytes + ROW_BYTES;
+        let reserved = self.shared.roll().reserved_bytes;
+        let fits = |bytes: u64| bytes.saturating_add(reserved + needed);
+        if fits(self.bytes) > self.max_bytes / 2 {
+            // Relayed events go first, in good time.
+            let target = (self.max_bytes / 2).saturating_sub(reserved + needed);
+            let relayed = self.shared.marks().relayed;
+            self.trim(target, relayed).await;
+        }
+        if fits(self.bytes) > self.max_bytes && self.when_full == WhenFull::DropOldest {
+            let target = self.max_bytes.saturating_sub(reserved + needed);
+            let before = self.bytes;
+            self.trim(target, self.position).await;
+            self.metrics
+                .dropped
+                .increment(u64::from(before != self.bytes));
+        }
+        if fits(self.bytes) > self.max_bytes {
+            self.metrics.refused.increment(count);
+            return Arrivals::Full;
+        }
+        Arrivals::Kept
+    }
+
+    /// Departures of sessions that are neither on the roll nor about to be are of arrivals refused.
+    fn add(&self, group: &mut Group, batch: Vec<Presence>, arrivals: Arrivals) {
+        let roll = self.shared.roll();
+        for event in batch {
+            let id = event.session.id;
+            let keep = match event.change {
+                Change::Arrived => arrivals == Arrivals::Kept && group.arrived.insert(id),
+                Change::Left(_) => roll.has(id) || group.arrived.contains(&id),
+            };
+            if keep {
+                // An arrival takes the room of its departure along.
+                group.bytes += cost(&event)
+                    * if event.change == Change::Arrived {
+                        2
+                    } else {
+                        1
+                    };
+                group.events.push(event);
+            }
+        }
+    }
+
+    /// Writes `events` as one row, which is one transaction, and gives them their final times.
+    async fn insert(&mut self, events: &mut [Presence], instance: &str) -> Result<(), sqlx::Error> {
+        let mut bytes = Vec::with_capacity(events.len() * (group::EVENT_BYTES + 16));
+        let mut at = self.at;
+        for event in events.iter_mut() {
+            at = event.at.max(at.next());
+            event.at = at;
+            group::encode(&mut bytes, event);
+        }
+        let (first, last) = (self.position + 1, self.position + events.len() as u64);
+        let len = bytes.len() as u64;
+        sqlx::query("INSERT INTO groups (first, last, instance, events) VALUES (?, ?, ?, ?)")
+            .bind(first.cast_signed())
+            .bind(last.cast_signed())
+            .bind(instance)
+            .bind(bytes)
+            .execute(&self.pool)
+            .await?;
+        (self.position, self.at) = (last, at);
+        self.bytes += len + ROW_BYTES;
+        Ok(())
+    }
+
+    /// Deletes the oldest groups, none with an event after `upto`, until no more than `target` bytes are
+    /// kept. Returns how many events that were.
+    async fn trim(&mut self, target: u64, upto: u64) -> u64 {
+        let mut events = 0;
+        if self.checkpoint < upto
+            && let Err(error) = self.keep_roll().await
+        {
+            tracing::warn!(%error, "cannot keep the roll, so no events are deleted");
+            return events;
+        }
+        let upto = upto.min(self.checkpoint);
+        while self.bytes > target {
+            match delete_oldest(&self.pool, self.bytes - target, upto).await {
+                Ok((_, 0)) => break,
+                Ok((count, freed)) => {
+                    events += count;
+                    self.bytes = self.bytes.saturating_sub(freed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot delete old events of the journal");
+                    break;
+                }
+            }
+        }
+        events
+    }
+
+    /// Keeps the roll as it is now, so that no event up to here is needed to know it.
+    async fn keep_roll(&mut self) -> Result<(), sqlx::Error> {
+        let roll = self.shared.roll().encode();
+        sqlx::query("UPDATE journal SET roll_position = ?, roll_at = ?, roll = ?")
+            .bind(self.position.cast_signed())
+            .bind(self.at.0.cast_signed())
+            .bind(roll)
+            .execute(&self.pool)
+            .await?;
+        self.checkpoint = self.position;
+        Ok(())
+    }
+
+    /// Notes that this instance is alive while anyone is on the roll, and what was relayed.
+    async fn beat(&mut self) {
+        let marks = {
+            let mut marks = self.shared.marks();
+            let now = *marks;
+            marks.changed = false;
+            now
+        };
+        if !marks.changed && self.shared.roll().len() == 0 {
+            return;
+        }
+        let result = sqlx::query("UPDATE journal SET relayed = ?, alive_at = ?")
+            .bind(marks.relayed.cast_signed())
+            .bind(Timestamp::now().0.cast_signed())
+            .execute(&self.pool)
+            .await;
+        if let Err(error) = result {
+            self.shared.marks().changed |= marks.changed;
+            tracing::debug!(%error, "cannot note that the instance is alive");
+        }
+    }
+}
+
+/// Deletes some of the oldest groups, to free about `excess` bytes. Returns events and bytes.
+async fn delete_oldest(
+    pool: &SqlitePool,
+    excess: u64,
+    upto: u64,
+) -> Result<(u64, u64), sqlx::Error> {
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT first, last, LENGTH(events) FROM groups WHERE last <= ? ORDER BY first LIMIT ?",
+    )
+    .bind(upto.cast_signed())
+    .bind(TRIM_ROWS)
+    .fetch_all(pool)
+    .await?;
+    let (mut events, mut freed, mut end) = (0, 0, 0);
+    for (first, last, len) in rows {
+        if freed >= excess {
+            break;
+        }
+        events += (last - first).cast_unsigned() + 1;
+        freed += len.cast_unsigned() + ROW_BYTES;
+        end = last;
+    }
+    if freed > 0 {
+        sqlx::query("DELETE FROM groups WHERE first <= ?")
+            .bind(end)
+            .execute(pool)
+            .await?;
+    }
+    Ok((events, freed))
+}
