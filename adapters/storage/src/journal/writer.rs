@@ -246,15 +246,16 @@ impl Writer {
                 break;
             }
             let (batch, kept) = self.waiting.pop_front().expect("invariant: just seen");
-            let arrivals = self.arrivals(&batch, &group).await;
+            let arrivals = self.arrivals(&batch, group.bytes).await;
             self.add(&mut group, batch, arrivals);
             group.answers.push((kept, arrivals));
         }
         group
     }
 
-    /// Whether there is room for the arrivals of a batch, and for their departures.
-    async fn arrivals(&mut self, batch: &[Presence], group: &Group) -> Arrivals {
+    /// Whether there is room for the arrivals of a batch, and for their departures, besides `grouped` bytes
+    /// that are to be committed with it.
+    async fn arrivals(&mut self, batch: &[Presence], grouped: u64) -> Arrivals {
         let arriving = batch.iter().filter(|event| event.change == Change::Arrived);
         let (mut count, mut needed) = (0, 0);
         for event in arriving {
@@ -264,7 +265,7 @@ impl Writer {
         if count == 0 {
             return Arrivals::Kept;
         }
-        needed += group.bytes + ROW_BYTES;
+        needed += grouped + ROW_BYTES;
         let reserved = self.shared.roll().reserved_bytes;
         let fits = |bytes: u64| bytes.saturating_add(reserved + needed);
         if fits(self.bytes) > self.max_bytes / 2 {
