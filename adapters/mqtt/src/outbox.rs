@@ -42,10 +42,6 @@ impl Segment {
         start: 0,
         len: 0,
     };
-
-    pub(crate) const fn is_empty(self) -> bool {
-        self.len == 0
-    }
 }
 
 /// The buffers of one turn: three of the worker's own, then those that other workers handed over.

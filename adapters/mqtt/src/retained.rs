@@ -90,12 +90,4 @@ impl Retained {
             .cloned()
             .collect()
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.kept
-            .read()
-            .expect("invariant: no panic under the lock")
-            .messages
-            .len()
-    }
 }

@@ -8,6 +8,7 @@ mod roll;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -75,6 +76,8 @@ struct Shared {
     roll: Mutex<roll::Memory>,
     last: watch::Sender<u64>,
     marks: Mutex<Marks>,
+    /// The last commit succeeded.
+    writable: AtomicBool,
 }
 
 #[derive(Default)]
@@ -155,6 +158,7 @@ impl Journal {
             roll: Mutex::default(),
             last: watch::Sender::new(recovered.position),
             marks: Mutex::new(marks),
+            writable: AtomicBool::new(true),
         });
         let mut writer = Writer::new(pool.clone(), Arc::clone(&shared), config, &recovered)
             .await
@@ -168,6 +172,22 @@ impl Journal {
             writer: Mutex::new(Some(writer)),
             _lock: lock,
         }))
+    }
+
+    /// Returns when everything appended so far is committed, or known to be refused.
+    pub async fn flush(&self) {
+        let (flushed, done) = tokio::sync::oneshot::channel();
+        let answer = move |_| {
+            let _ = flushed.send(());
+        };
+        self.append(Vec::new(), Box::new(answer));
+        // An error says that the writer is gone: then nothing is left to wait for.
+        let _ = done.await;
+    }
+
+    /// Whether new arrivals can be kept, as far as is known.
+    pub fn is_writable(&self) -> bool {
+        self.shared.writable.load(Ordering::Relaxed)
     }
 
     /// Commits what was appended, and closes the file. What is appended later is refused.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -43,7 +44,6 @@ pub(super) struct Writer {
     waiting: VecDeque<Batch>,
     /// Departures that could not be written yet.
     owed: Vec<Presence>,
-    failing: bool,
     metrics: Metrics,
 }
 
@@ -90,7 +90,6 @@ impl Writer {
             bytes: bytes.cast_unsigned(),
             waiting: VecDeque::new(),
             owed: Vec::new(),
-            failing: false,
             metrics: Metrics {
                 events: counter!("rollcall_journal_events_total"),
                 refused: counter!("rollcall_journal_arrivals_refused_total"),
@@ -204,13 +203,13 @@ impl Writer {
                 self.metrics.bytes.set(self.bytes as f64);
                 self.metrics.commit.record(begin.elapsed().as_secs_f64());
                 self.shared.last.send_replace(self.position);
-                if std::mem::take(&mut self.failing) {
+                if !self.shared.writable.swap(true, Ordering::Relaxed) {
                     tracing::info!("the journal can be written again");
                 }
             }
             Err(error) => {
                 self.metrics.failures.increment(1);
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.shared.writable.swap(false, Ordering::Relaxed) {
                     let reason = "new sessions are refused, departures wait";
                     tracing::error!(%error, reason, "cannot write the journal");
                 }

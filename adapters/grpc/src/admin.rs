@@ -1,0 +1,74 @@
+//! Who may use the services of the command line, and who is online.
+
+use std::sync::Arc;
+
+use rollcall_domain::identity::Secret;
+use rollcall_domain::presence::Roll;
+use tonic::service::Interceptor;
+use tonic::{Request, Response, Status};
+
+use crate::api;
+
+/// Asks for `authorization: Bearer <token>`.
+#[derive(Clone)]
+pub(crate) struct TokenCheck {
+    token: Secret,
+}
+
+impl TokenCheck {
+    pub(crate) const fn new(token: Secret) -> Self {
+        Self { token }
+    }
+}
+
+impl Interceptor for TokenCheck {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let given = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        match given.and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(token) if self.token.matches(token) => Ok(request),
+            _ => Err(Status::unauthenticated("the token is missing or wrong")),
+        }
+    }
+}
+
+pub(crate) struct Presence {
+    roll: Arc<dyn Roll>,
+}
+
+impl Presence {
+    pub(crate) const fn new(roll: Arc<dyn Roll>) -> Self {
+        Self { roll }
+    }
+}
+
+#[tonic::async_trait]
+impl api::presence_server::Presence for Presence {
+    async fn list_online(
+        &self,
+        request: Request<api::Page>,
+    ) -> Result<Response<api::ListOnlineResponse>, Status> {
+        let api::Page { offset, limit } = request.into_inner();
+        let online = self.roll.online();
+        let (offset, limit) = (offset as usize, limit.min(10_000) as usize);
+        let sessions = online
+            .iter()
+            .skip(offset)
+            .take(limit)
+            .map(|online| api::Online {
+                session_id: online.session.id.to_string(),
+                thing_id: online.session.thing.to_string(),
+                client_id: online.session.client_id.to_string(),
+                protocol: online.session.protocol.as_str().to_owned(),
+                peer: online.session.peer.to_string(),
+                since: online.since.0,
+            });
+        Ok(Response::new(api::ListOnlineResponse {
+            instance: self.roll.instance().to_owned(),
+            total: online.len() as u64,
+            sessions: sessions.collect(),
+        }))
+    }
+}

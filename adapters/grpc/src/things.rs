@@ -1,0 +1,223 @@
+//! Things and channels for the command line.
+
+use std::sync::Arc;
+
+use rollcall_domain::access::Action;
+use rollcall_domain::identity::{ChannelId, Secret, ThingId, UserId};
+use rollcall_domain::things::{
+    Actions, Channel, Created, NewChannel, NewThing, Page, Status as State, Thing, Things,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{Services, api, status};
+
+pub(crate) struct Service {
+    things: Arc<Things>,
+    owner: UserId,
+}
+
+impl Service {
+    pub(crate) fn new(services: &Services) -> Self {
+        Self {
+            things: Arc::clone(&services.things),
+            owner: services.admin,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl api::things_server::Things for Service {
+    async fn create_things(
+        &self,
+        request: Request<api::CreateThingsRequest>,
+    ) -> Result<Response<api::CreateThingsResponse>, Status> {
+        let new = request.into_inner().things.into_iter().map(new_thing);
+        let new = new.collect::<Result<_, _>>()?;
+        let created = self
+            .things
+            .create(self.owner, new)
+            .await
+            .map_err(status::things)?;
+        let things = created.into_iter().map(created_thing).collect();
+        Ok(Response::new(api::CreateThingsResponse { things }))
+    }
+
+    async fn list_things(
+        &self,
+        request: Request<api::Page>,
+    ) -> Result<Response<api::ListThingsResponse>, Status> {
+        let listing = self
+            .things
+            .list(self.owner, page(&request))
+            .await
+            .map_err(status::things)?;
+        let things = listing.items.into_iter().map(thing).collect();
+        Ok(Response::new(api::ListThingsResponse {
+            things,
+            total: listing.total,
+        }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<api::RotateKeyRequest>,
+    ) -> Result<Response<api::CreatedThing>, Status> {
+        let api::RotateKeyRequest { id, key } = request.into_inner();
+        let created = self
+            .things
+            .rotate_key(self.owner, parse(&id)?, secret(key))
+            .await;
+        Ok(Response::new(created_thing(
+            created.map_err(status::things)?,
+        )))
+    }
+
+    async fn set_status(
+        &self,
+        request: Request<api::SetStatusRequest>,
+    ) -> Result<Response<api::Thing>, Status> {
+        let api::SetStatusRequest { id, enabled } = request.into_inner();
+        let state = if enabled {
+            State::Enabled
+        } else {
+            State::Disabled
+        };
+        let changed = self.things.set_status(self.owner, parse(&id)?, state).await;
+        Ok(Response::new(thing(changed.map_err(status::things)?)))
+    }
+
+    async fn create_channels(
+        &self,
+        request: Request<api::CreateChannelsRequest>,
+    ) -> Result<Response<api::CreateChannelsResponse>, Status> {
+        let new = request.into_inner().channels.into_iter().map(|new| {
+            Ok(NewChannel {
+                name: new.name,
+                metadata: metadata(&new.metadata)?,
+            })
+        });
+        let new = new.collect::<Result<_, Status>>()?;
+        let created = self.things.create_channels(self.owner, new).await;
+        let channels = created
+            .map_err(status::things)?
+            .into_iter()
+            .map(channel)
+            .collect();
+        Ok(Response::new(api::CreateChannelsResponse { channels }))
+    }
+
+    async fn list_channels(
+        &self,
+        request: Request<api::Page>,
+    ) -> Result<Response<api::ListChannelsResponse>, Status> {
+        let listing = self.things.list_channels(self.owner, page(&request)).await;
+        let listing = listing.map_err(status::things)?;
+        let channels = listing.items.into_iter().map(channel).collect();
+        Ok(Response::new(api::ListChannelsResponse {
+            channels,
+            total: listing.total,
+        }))
+    }
+
+    async fn connect(
+        &self,
+        request: Request<api::ConnectRequest>,
+    ) -> Result<Response<api::ConnectResponse>, Status> {
+        let api::ConnectRequest {
+            things,
+            channels,
+            actions,
+        } = request.into_inner();
+        let (things, channels) = (ids::<ThingId>(&things)?, ids::<ChannelId>(&channels)?);
+        let actions: Vec<Action> = ids(&actions)?;
+        let actions = actions.into_iter().collect::<Actions>();
+        let connected = self
+            .things
+            .connect(self.owner, &things, &channels, actions)
+            .await;
+        connected.map_err(status::things)?;
+        Ok(Response::new(api::ConnectResponse {}))
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<api::DisconnectRequest>,
+    ) -> Result<Response<api::DisconnectResponse>, Status> {
+        let api::DisconnectRequest { things, channels } = request.into_inner();
+        let (things, channels) = (ids::<ThingId>(&things)?, ids::<ChannelId>(&channels)?);
+        let disconnected = self.things.disconnect(self.owner, &things, &channels).await;
+        disconnected.map_err(status::things)?;
+        Ok(Response::new(api::DisconnectResponse {}))
+    }
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
+    text.parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}: {text:?}")))
+}
+
+fn ids<T: std::str::FromStr<Err: std::fmt::Display>>(texts: &[String]) -> Result<Vec<T>, Status> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+fn page(request: &Request<api::Page>) -> Page {
+    let api::Page { offset, limit } = *request.get_ref();
+    Page { offset, limit }
+}
+
+fn secret(text: String) -> Option<Secret> {
+    (!text.is_empty()).then(|| Secret::new(text))
+}
+
+fn metadata(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Status> {
+    if text.is_empty() {
+        return Ok(serde_json::Map::new());
+    }
+    serde_json::from_str(text).map_err(|error| {
+        Status::invalid_argument(format!("metadata must be a JSON object: {error}"))
+    })
+}
+
+fn new_thing(new: api::NewThing) -> Result<NewThing, Status> {
+    let api::NewThing {
+        name,
+        tags,
+        metadata: text,
+        key,
+    } = new;
+    Ok(NewThing {
+        name,
+        tags,
+        metadata: metadata(&text)?,
+        key: secret(key),
+    })
+}
+
+fn created_thing(created: Created) -> api::CreatedThing {
+    api::CreatedThing {
+        thing: Some(thing(created.thing)),
+        key: created.key.expose().to_owned(),
+    }
+}
+
+fn thing(thing: Thing) -> api::Thing {
+    api::Thing {
+        id: thing.id.to_string(),
+        name: thing.name,
+        tags: thing.tags,
+        metadata: serde_json::Value::Object(thing.metadata).to_string(),
+        status: thing.status.as_str().to_owned(),
+        created_at: thing.created_at.0,
+        updated_at: thing.updated_at.map(|at| at.0),
+    }
+}
+
+fn channel(channel: Channel) -> api::Channel {
+    api::Channel {
+        id: channel.id.to_string(),
+        name: channel.name,
+        metadata: serde_json::Value::Object(channel.metadata).to_string(),
+        status: channel.status.as_str().to_owned(),
+        created_at: channel.created_at.0,
+    }
+}

@@ -1,0 +1,105 @@
+//! Reads events where everybody else does: in the stream.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, RedisError};
+use rollcall_domain::event::Fields;
+
+use crate::{BadUrl, Url, client, connect};
+
+/// Entries of one reply.
+const PAGE: usize = 500;
+/// How long Redis holds a request that finds nothing new.
+const BLOCK: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads one stream from a place on.
+pub struct Reader {
+    client: Client,
+    connection: Option<MultiplexedConnection>,
+    stream: String,
+    /// The id of the last entry that was read.
+    last: String,
+}
+
+/// An entry of a stream.
+pub struct StreamEntry {
+    pub id: String,
+    pub fields: Fields,
+}
+
+impl Reader {
+    /// Reads `stream` (its full name) from `since` on: milliseconds since the Unix epoch, 0 for all.
+    ///
+    /// # Errors
+    /// The address makes no sense.
+    pub fn new(url: &Url, stream: String, since: u64) -> Result<Self, BadUrl> {
+        let last = match since {
+            0 => "0-0".to_owned(),
+            since => format!("{}-{}", since - 1, u64::MAX),
+        };
+        Ok(Self {
+            client: client(url)?,
+            connection: None,
+            stream,
+            last,
+        })
+    }
+
+    /// The next entries; none if there are no more now.
+    ///
+    /// # Errors
+    /// Redis does not answer. The next call connects anew and loses nothing.
+    pub async fn next(&mut self) -> Result<Vec<StreamEntry>, RedisError> {
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT")
+            .arg(PAGE)
+            .arg("STREAMS")
+            .arg(&self.stream)
+            .arg(&self.last);
+        self.query(read).await
+    }
+
+    /// Like [`Reader::next`], but waits some seconds for something new.
+    ///
+    /// # Errors
+    /// As of [`Reader::next`].
+    pub async fn follow(&mut self) -> Result<Vec<StreamEntry>, RedisError> {
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT")
+            .arg(PAGE)
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64);
+        read.arg("STREAMS").arg(&self.stream).arg(&self.last);
+        self.query(read).await
+    }
+
+    async fn query(&mut self, read: redis::Cmd) -> Result<Vec<StreamEntry>, RedisError> {
+        type Entries = Vec<(String, Vec<(String, String)>)>;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.client, TIMEOUT, Some(TIMEOUT + BLOCK)).await?,
+        };
+        let reply: Option<Vec<(String, Entries)>> = read.query_async(&mut connection).await?;
+        self.connection = Some(connection);
+        let entries: Vec<StreamEntry> = reply
+            .into_iter()
+            .flatten()
+            .flat_map(|(_, entries)| entries)
+            .map(|(id, fields)| {
+                let fields = fields
+                    .into_iter()
+                    .map(|(name, value)| (name.into(), value.into()));
+                StreamEntry {
+                    id,
+                    fields: fields.collect(),
+                }
+            })
+            .collect();
+        if let Some(last) = entries.last() {
+            self.last.clone_from(&last.id);
+        }
+        Ok(entries)
+    }
+}

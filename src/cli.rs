@@ -1,0 +1,133 @@
+//! The command line: `up` runs a server, everything else talks to one.
+
+mod events;
+mod output;
+mod provisioning;
+mod up;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use rollcall_grpc::client::Client;
+
+use crate::config::{self, Config};
+use crate::secrets;
+use output::Output;
+
+/// An MQTT front that authenticates things and keeps a truthful roll of who is connected.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+pub struct Arguments {
+    /// Configuration file; see configs/default.toml for every key
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data folder [default: ./data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Where a running server serves gRPC [default: what the configuration says]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// The server's token [default: secrets/admin.token in the data folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print JSON, for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: MQTT front, things, journal, relay
+    Up(up::Up),
+    /// Make and manage things
+    #[command(subcommand)]
+    Things(provisioning::Things),
+    /// Make and list channels
+    #[command(subcommand)]
+    Channels(provisioning::Channels),
+    /// Let a thing use a channel
+    Connect(provisioning::Connect),
+    /// Let a thing no longer use a channel
+    Disconnect(provisioning::Disconnect),
+    /// Show events as redis-cli would
+    Events(events::Events),
+    /// Show who is online
+    Presence(provisioning::Presence),
+}
+
+/// Does what `arguments` say.
+///
+/// # Errors
+/// What went wrong, in words for the user.
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments {
+        config: file,
+        data,
+        server,
+        token_file,
+        json,
+        command,
+    } = arguments;
+    let mut flags = Vec::new();
+    if let Some(data) = &data {
+        flags.push(("data", data.display().to_string()));
+    }
+    if let Command::Up(up) = &command {
+        up.add_flags(&mut flags);
+    }
+    let config = config::load(file.as_deref(), &flags)?;
+    let output = Output { json };
+    let session = Session {
+        server,
+        token_file,
+        config: &config,
+    };
+    match command {
+        Command::Up(up) => up.run(&config, output).await,
+        Command::Things(things) => things.run(&session.connect().await?, output).await,
+        Command::Channels(channels) => channels.run(&session.connect().await?, output).await,
+        Command::Connect(connect) => connect.run(&session.connect().await?, output).await,
+        Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
+        Command::Events(events) => events.run(&session, output).await,
+        Command::Presence(presence) => presence.run(&session.connect().await?, output).await,
+    }
+}
+
+/// Where the server is and how to prove oneself to it.
+struct Session<'a> {
+    server: Option<String>,
+    token_file: Option<PathBuf>,
+    config: &'a Config,
+}
+
+impl Session<'_> {
+    async fn connect(&self) -> anyhow::Result<Client> {
+        let path = self.token_file.clone();
+        let token =
+            secrets::token_from(&path.unwrap_or_else(|| secrets::token_path(&self.config.data)))?;
+        let server = self
+            .server
+            .clone()
+            .unwrap_or_else(|| self.config.grpc.listen.to_string());
+        Ok(Client::connect(&server, &token).await?)
+    }
+}
+
+/// Tells the user what went wrong.
+pub fn complain(error: &anyhow::Error, json: bool) {
+    // A reader that has gone away (`rollcall events | head`) is no error.
+    if error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe)
+    {
+        return;
+    }
+    let message = format!("{error:#}");
+    if json {
+        eprintln!("{}", serde_json::json!({ "error": message }));
+    } else {
+        eprintln!("rollcall: {message}");
+    }
+}

@@ -1,0 +1,216 @@
+//! What can be set: the sum of what the rooms let set, from `configs/default.toml`, a file, the environment
+//! and the command line, each over the one before.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::builder::DefaultState;
+use config::{ConfigBuilder, Environment, File, FileFormat};
+use serde::Deserialize;
+
+const DEFAULTS: &str = include_str!("../configs/default.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name of this instance in events; never empty.
+    pub instance: String,
+    pub data: PathBuf,
+    pub log: crate::telemetry::Config,
+    pub admin: Admin,
+    pub mqtt: rollcall_mqtt::Config,
+    pub access: rollcall_domain::access::Config,
+    pub things: Things,
+    pub journal: rollcall_storage::journal::Config,
+    pub events: Events,
+    pub redis: rollcall_redis::Config,
+    pub grpc: rollcall_grpc::Config,
+    pub http: rollcall_http::Config,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub identity: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Things {
+    /// Empty for the things service of this process.
+    pub authority: String,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub extended: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("wrong configuration: {0}")]
+    Wrong(#[from] config::ConfigError),
+    #[error("wrong configuration: {key}: {problem}")]
+    Value {
+        key: &'static str,
+        problem: &'static str,
+    },
+    #[error("cannot find the name of this host: set `instance`")]
+    HostName(#[source] std::io::Error),
+}
+
+/// Reads the configuration. `flags` are keys such as `redis.url` and the values the command line gave them.
+///
+/// # Errors
+/// A file cannot be read, or a key or value is wrong; the message names it.
+pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> Result<Config, ConfigError> {
+    let environment = Environment::with_prefix("ROLLCALL")
+        .prefix_separator("_")
+        .separator("__");
+    build(file, environment, flags)
+}
+
+fn build(
+    file: Option<&Path>,
+    environment: Environment,
+    flags: &[(&str, String)],
+) -> Result<Config, ConfigError> {
+    let mut builder: ConfigBuilder<DefaultState> =
+        config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(file) = file {
+        builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+    }
+    builder = builder.add_source(environment);
+    for (key, value) in flags {
+        builder = builder.set_override(key, value.as_str())?;
+    }
+    let mut config: Config = builder.build()?.try_deserialize()?;
+    if config.instance.is_empty() {
+        config.instance = host_name().map_err(ConfigError::HostName)?;
+    }
+    check(&config)?;
+    Ok(config)
+}
+
+/// What no type can say.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let name = &config.instance;
+    for (wrong, key, problem) in [
+        (
+            name.len() > 255 || name.contains(char::is_control),
+            "instance",
+            "at most 255 bytes and no control characters",
+        ),
+        (config.redis.batch == 0, "redis.batch", "at least 1"),
+        // More fields than Lua can pass on.
+        (config.redis.batch > 4096, "redis.batch", "at most 4096"),
+        (config.redis.pipeline == 0, "redis.pipeline", "at least 1"),
+        (
+            config.redis.prefix.is_empty(),
+            "redis.prefix",
+            "must not be empty",
+        ),
+        (
+            config.access.max_entries == 0,
+            "access.max_entries",
+            "at least 1",
+        ),
+        (config.grpc.max_calls == 0, "grpc.max_calls", "at least 1"),
+        (
+            config.mqtt.max_connections == 0,
+            "mqtt.max_connections",
+            "at least 1",
+        ),
+    ] {
+        if wrong {
+            return Err(ConfigError::Value { key, problem });
+        }
+    }
+    Ok(())
+}
+
+fn host_name() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?
+        .trim()
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        let pairs: HashMap<String, String> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Environment::with_prefix("ROLLCALL")
+            .prefix_separator("_")
+            .separator("__")
+            .source(Some(pairs))
+    }
+
+    #[test]
+    fn later_sources_win_over_earlier_ones() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("rollcall.toml");
+        std::fs::write(
+            &file,
+            "instance = \"file\"\n[mqtt]\nworkers = 3\nmax_inflight = 9\n",
+        )
+        .expect("file");
+        let environment = environment(&[
+            ("ROLLCALL_MQTT__WORKERS", "5"),
+            ("ROLLCALL_MQTT__LISTEN", "127.0.0.1:0"),
+            ("ROLLCALL_JOURNAL__MAX_BYTES", "3MiB"),
+            ("ROLLCALL_EVENTS__EXTENDED", "true"),
+        ]);
+        let flags = [("redis.url", "redis://flag".to_owned())];
+        let config = build(Some(&file), environment, &flags).expect("sound");
+        assert_eq!(config.instance, "file");
+        assert_eq!(config.mqtt.workers, 5);
+        assert_eq!(config.mqtt.max_inflight, 9);
+        assert_eq!(config.mqtt.listen[0].port(), 0);
+        assert_eq!(config.journal.max_bytes.as_u64(), 3 << 20);
+        assert!(config.events.extended);
+        assert_eq!(config.redis.url.to_string(), "redis://flag");
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_named() {
+        for (name, value, told) in [
+            ("ROLLCALL_MQTT__WORKERZ", "5", "workerz"),
+            ("ROLLCALL_MQTTT__WORKERS", "5", "mqttt"),
+            ("ROLLCALL_MQTT__WORKERS", "many", "mqtt.workers"),
+            (
+                "ROLLCALL_MQTT__CONNECT_TIMEOUT",
+                "5 parsecs",
+                "connect_timeout",
+            ),
+            ("ROLLCALL_JOURNAL__DURABILITY", "paper", "durability"),
+            ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
+        ] {
+            let error = build(None, environment(&[(name, value)]), &[]).expect_err(name);
+            let message = error.to_string();
+            assert!(message.contains(told), "{name}={value}: {message}");
+        }
+    }
+
+    #[test]
+    fn every_default_has_its_reason() {
+        let mut explained = false;
+        for line in DEFAULTS.lines() {
+            match line.trim() {
+                "" => explained = false,
+                comment if comment.starts_with('#') => explained = true,
+                section if section.starts_with('[') => explained = true,
+                key => assert!(explained, "no comment above {key}"),
+            }
+        }
+    }
+}

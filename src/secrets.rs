@@ -1,0 +1,201 @@
+//! Secrets in files that only their owner can read. They are made at the first start: there is no default.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rollcall_domain::identity::{KeyHasher, Secret};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("cannot {doing} {path}")]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} does not hold what it should: restore it from a backup")]
+    Damaged(PathBuf),
+}
+
+/// The folder of secrets within a data folder.
+pub struct Secrets {
+    folder: PathBuf,
+}
+
+impl Secrets {
+    /// Makes the data folder and the one of secrets if need be.
+    ///
+    /// # Errors
+    /// A folder cannot be made.
+    pub fn open(data: &Path) -> Result<Self, SecretError> {
+        let folder = data.join("secrets");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| SecretError::File {
+                doing: "make the folder",
+                path: folder.clone(),
+                source,
+            })?;
+        Ok(Self { folder })
+    }
+
+    /// What turns keys of things into what is kept of them. Without it no thing can be recognized.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or is damaged.
+    pub fn key_hasher(&self) -> Result<KeyHasher, SecretError> {
+        let key = self.read_or_make("things.key", || rand::random::<[u8; 32]>().to_vec())?;
+        let path = self.folder.join("things.key");
+        let key: [u8; 32] = key.try_into().map_err(|_| SecretError::Damaged(path))?;
+        Ok(KeyHasher::new(&key))
+    }
+
+    /// The token of the command line.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or is damaged.
+    pub fn admin_token(&self) -> Result<Secret, SecretError> {
+        let make = || Secret::generate().expose().as_bytes().to_vec();
+        read_token(&self.folder.join(TOKEN), self.read_or_make(TOKEN, make)?)
+    }
+
+    /// What the demo made, if it was run before.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn demo(&self) -> Result<Option<Vec<u8>>, SecretError> {
+        read(&self.folder.join(DEMO))
+    }
+
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_demo(&self, content: &[u8]) -> Result<(), SecretError> {
+        write(&self.folder.join(DEMO), content)
+    }
+
+    fn read_or_make(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Vec<u8>, SecretError> {
+        let path = self.folder.join(name);
+        if let Some(content) = read(&path)? {
+            return Ok(content);
+        }
+        let content = make();
+        write(&path, &content)?;
+        Ok(content)
+    }
+}
+
+const TOKEN: &str = "admin.token";
+const DEMO: &str = "demo.json";
+
+/// Where the token is within a data folder.
+#[must_use]
+pub fn token_path(data: &Path) -> PathBuf {
+    data.join("secrets").join(TOKEN)
+}
+
+/// The token in a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn token_from(path: &Path) -> Result<Secret, SecretError> {
+    let content = fs::read(path).map_err(|source| SecretError::File {
+        doing: "read the token from",
+        path: path.into(),
+        source,
+    })?;
+    read_token(path, content)
+}
+
+fn read_token(path: &Path, content: Vec<u8>) -> Result<Secret, SecretError> {
+    let text = String::from_utf8(content).map_err(|_| SecretError::Damaged(path.into()))?;
+    let text = text.trim();
+    if text.len() < 32 || !text.is_ascii() {
+        return Err(SecretError::Damaged(path.into()));
+    }
+    Ok(Secret::new(text))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, SecretError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SecretError::File {
+            doing: "read",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// Writes beside and renames: a crash leaves the whole file or none.
+fn write(path: &Path, content: &[u8]) -> Result<(), SecretError> {
+    let beside = path.with_extension("new");
+    let written = (|| {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    written.map_err(|source| SecretError::File {
+        doing: "write",
+        path: path.into(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn secrets_stay_the_same_and_are_for_their_owner_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let secrets = Secrets::open(folder.path()).expect("folder");
+        let token = secrets.admin_token().expect("token");
+        let hash = secrets.key_hasher().expect("hasher").hash("key");
+        let again = Secrets::open(folder.path()).expect("folder");
+        assert!(again.admin_token().expect("token").matches(token.expose()));
+        assert!(again.key_hasher().expect("hasher").hash("key") == hash);
+        assert!(
+            token_from(&token_path(folder.path()))
+                .expect("token")
+                .matches(token.expose())
+        );
+        let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join("secrets")), 0o700);
+        for name in ["admin.token", "things.key"] {
+            assert_eq!(mode(&folder.path().join("secrets").join(name)), 0o600);
+        }
+    }
+
+    #[test]
+    fn a_cut_off_secret_is_not_taken_for_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let secrets = Secrets::open(folder.path()).expect("folder");
+        for name in ["admin.token", "things.key"] {
+            fs::write(folder.path().join("secrets").join(name), "short").expect("file");
+        }
+        assert!(matches!(
+            secrets.admin_token(),
+            Err(SecretError::Damaged(_))
+        ));
+        assert!(matches!(secrets.key_hasher(), Err(SecretError::Damaged(_))));
+    }
+}

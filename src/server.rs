@@ -1,0 +1,183 @@
+//! The whole of rollcall in one process: the edges are opened, joined to the domain, and drained.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
+use rollcall_domain::event::Stream;
+use rollcall_domain::identity::{Secret, UserId};
+use rollcall_domain::ports::EventLog;
+use rollcall_domain::things::{ThingStore, Things};
+use rollcall_domain::users::{UserStore, Users};
+use rollcall_grpc::Services;
+use rollcall_grpc::authority::RemoteAuthority;
+use rollcall_mqtt::Front;
+use rollcall_redis::relay::Relay;
+use rollcall_storage::database::Database;
+use rollcall_storage::journal::Journal;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::secrets::Secrets;
+
+/// Everything, running.
+pub struct Server {
+    front: Front,
+    journal: Arc<Journal>,
+    database: Database,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    pub things: Arc<Things>,
+    pub admin: UserId,
+    pub addresses: Addresses,
+    /// The administrator's password, the one time it is known: after the first start.
+    pub first_password: Option<Secret>,
+}
+
+/// Where the server really listens.
+pub struct Addresses {
+    pub mqtt: Vec<SocketAddr>,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// Tells everyone who may hold on to it what was revoked.
+#[derive(Default)]
+struct Revoking {
+    access: OnceLock<Arc<Access>>,
+    front: OnceLock<rollcall_mqtt::Handle>,
+}
+
+impl Revocations for Revoking {
+    fn revoked(&self, what: Revoked) {
+        if let Some(access) = self.access.get() {
+            access.forget(what);
+        }
+        if let Some(front) = self.front.get() {
+            front.revoked(what);
+        }
+    }
+}
+
+impl Server {
+    /// Opens everything. When this returns, clients are served and nothing of an earlier run is left open.
+    ///
+    /// # Errors
+    /// What cannot be opened, with its cause.
+    pub async fn start(config: &Config, secrets: &Secrets) -> anyhow::Result<Self> {
+        let metrics = rollcall_http::Metrics::install()?;
+        let database = Database::open(&config.data.join("rollcall.db")).await?;
+        let path = config.data.join("presence.db");
+        let extended = config.events.extended;
+        let journal = Journal::open(&path, &config.journal, &config.instance, extended).await?;
+
+        let users = Users::new(Arc::new(database.clone()) as Arc<dyn UserStore>);
+        let password = Secret::generate();
+        let (admin, first) = users
+            .ensure_admin(&config.admin.identity, &password)
+            .await?;
+
+        let revoking = Arc::new(Revoking::default());
+        let things = Arc::new(Things::new(
+            Arc::new(database.clone()) as Arc<dyn ThingStore>,
+            Arc::clone(&revoking) as Arc<dyn Revocations>,
+            secrets.key_hasher()?,
+        ));
+        let authority: Arc<dyn Authority> = match config.things.authority.as_str() {
+            "" => Arc::clone(&things) as Arc<dyn Authority>,
+            url => Arc::new(RemoteAuthority::new(url, config.things.timeout)?),
+        };
+        let access = Arc::new(Access::new(authority, config.access.clone()));
+
+        let grpc = listen(config.grpc.listen, "gRPC").await?;
+        let http = listen(config.http.listen, "HTTP").await?;
+        let relay = match config.redis.url.is_empty() {
+            true => None,
+            false => Some(Relay::new(config.redis.clone())?),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let front = Front::start(&config.mqtt, Arc::clone(&access), journal.clone(), runtime)?;
+        revoking.access.get_or_init(|| access);
+        revoking.front.get_or_init(|| front.handle());
+
+        let addresses = Addresses {
+            mqtt: front.addresses().to_vec(),
+            grpc: grpc.local_addr()?,
+            http: http.local_addr()?,
+        };
+        let mut logs: Vec<Arc<dyn EventLog>> = vec![journal.clone()];
+        logs.extend(
+            Stream::ALL
+                .into_iter()
+                .filter_map(|stream| database.log(stream)),
+        );
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let services = Services {
+            things: Arc::clone(&things),
+            authority: Arc::clone(&things) as Arc<dyn Authority>,
+            admin,
+            token: secrets.admin_token()?,
+            roll: journal.clone(),
+            logs: logs.clone(),
+        };
+        let (settings, stopped) = (config.grpc.clone(), stopping.clone());
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = rollcall_grpc::serve(&settings, grpc, services, stopped).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "gRPC has failed");
+            }
+        }));
+        let ready = Arc::clone(&journal);
+        let state = rollcall_http::State {
+            metrics,
+            roll: journal.clone(),
+            readiness: Arc::new(move || match ready.is_writable() {
+                true => Vec::new(),
+                false => vec!["the journal cannot be written".to_owned()],
+            }),
+        };
+        let stopped = stopping.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = rollcall_http::serve(http, state, stopped).await {
+                tracing::error!(%error, "HTTP has failed");
+            }
+        }));
+        if let Some(relay) = relay {
+            tasks.push(tokio::spawn(relay.run(logs, stopping)));
+        }
+        let first_password = first.then_some(password);
+        Ok(Self {
+            front,
+            journal,
+            database,
+            stop,
+            tasks,
+            things,
+            admin,
+            addresses,
+            first_password,
+        })
+    }
+
+    /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.
+    pub async fn stop(self) {
+        self.front.stop().await;
+        self.journal.flush().await;
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task has failed");
+            }
+        }
+        self.journal.close().await;
+        self.database.close().await;
+    }
+}
+
+async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen for {what} on {address}"))
+}
