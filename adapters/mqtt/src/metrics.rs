@@ -45,7 +45,7 @@ impl Metrics {
             connections: gauge!("rollcall_mqtt_connections"),
             sessions: gauge!("rollcall_mqtt_sessions"),
             refused: Refusal::ALL.map(|refusal| {
-                counter!("rollcall_mqtt_connects_refused_total", "reason" => refusal.as_str())
+                counter!("rollcall_mqtt_connects_refused_total", "reason" => refusal.label())
             }),
             sessions_ended: Farewell::ALL.map(|farewell| {
                 counter!("rollcall_mqtt_connections_ended_total", "reason" => farewell.as_str())

@@ -60,7 +60,23 @@ impl Refusal {
         }
     }
 
-    /// The reason string, and the label of the counter.
+    /// The label of the counter.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::BadCredentials => "bad_credentials",
+            Self::BadClientId => "bad_client_id",
+            Self::WillNotAuthorized => "will_not_authorized",
+            Self::BadAuthenticationMethod => "bad_authentication_method",
+            Self::AccessUnavailable => "access_unavailable",
+            Self::TooManyQuestions => "too_many_questions",
+            Self::TooManySessions => "too_many_sessions",
+            Self::JournalFull => "journal_full",
+            Self::JournalFailed => "journal_failed",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The reason string.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BadCredentials => "bad thing id or key",

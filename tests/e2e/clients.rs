@@ -1,0 +1,128 @@
+//! Clients that others wrote.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::world::{Thing, World, wait_for};
+
+fn mosquitto(world: &World, program: &str, thing: &Thing, more: &[&str]) -> Command {
+    let port = world.mqtt().port().to_string();
+    let mut command = Command::new(program);
+    command
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-u",
+            &thing.id,
+            "-P",
+            &thing.key,
+        ])
+        .args(more);
+    command
+}
+
+fn publish(world: &World, thing: &Thing, more: &[&str]) -> Output {
+    let output = mosquitto(world, "mosquitto_pub", thing, more).output();
+    output.expect("mosquitto_pub is installed: see tests/run")
+}
+
+#[test]
+fn mosquitto_publishes_and_subscribes_in_every_version_and_qos() {
+    let world = World::start();
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages/room");
+    for version in ["311", "5"] {
+        for qos in ["0", "1", "2"] {
+            let more = [
+                "-V", version, "-q", qos, "-t", &topic, "-C", "2", "-W", "20", "-v",
+            ];
+            let sub = mosquitto(&world, "mosquitto_sub", &thing, &more)
+                .stdout(Stdio::piped())
+                .spawn();
+            let sub = sub.expect("mosquitto_sub is installed: see tests/run");
+            let before = world.events().len();
+            // What is retained finds the subscriber, however late it is.
+            let said = publish(
+                &world,
+                &thing,
+                &["-V", version, "-q", qos, "-t", &topic, "-m", "one", "-r"],
+            );
+            assert!(said.status.success(), "{said:?}");
+            wait_for("the subscriber", || {
+                (world.json(&["presence"])["total"] == 1 && world.events().len() > before)
+                    .then_some(())
+            });
+            let mut last = None;
+            while last.is_none() {
+                publish(
+                    &world,
+                    &thing,
+                    &["-V", version, "-q", qos, "-t", &topic, "-m", "two"],
+                );
+                last = (world.json(&["presence"])["total"] == 0).then_some(());
+            }
+            let output = sub.wait_with_output().expect("ends");
+            let heard = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(heard.contains("two") && heard.contains(&topic), "{heard}");
+        }
+    }
+}
+
+#[test]
+fn mosquitto_hears_why_it_is_not_let_in() {
+    let world = World::start();
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let stranger = Thing {
+        id: thing.id.clone(),
+        key: "wrong".into(),
+    };
+    let refused = publish(&world, &stranger, &["-V", "5", "-t", &topic, "-m", "x"]);
+    assert!(!refused.status.success());
+    let refused = publish(&world, &stranger, &["-V", "311", "-t", &topic, "-m", "x"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bad user name or password"));
+    let denied = publish(
+        &world,
+        &thing,
+        &["-V", "5", "-q", "1", "-t", "elsewhere", "-m", "x"],
+    );
+    assert!(
+        String::from_utf8_lossy(&denied.stderr).contains("Not authorized"),
+        "{denied:?}"
+    );
+}
+
+#[test]
+fn the_will_of_a_killed_mosquitto_is_heard() {
+    let world = World::start();
+    let (thing, channel) = world.member();
+    let (topic, will) = (
+        format!("channels/{channel}/messages/x"),
+        format!("channels/{channel}/messages/will"),
+    );
+    let more = ["-t", &will, "-C", "1", "-W", "20"];
+    let heir = mosquitto(&world, "mosquitto_sub", &thing, &more)
+        .stdout(Stdio::piped())
+        .spawn();
+    let heir = heir.expect("mosquitto_sub");
+    let more = [
+        "-t",
+        &topic,
+        "--will-topic",
+        &will,
+        "--will-payload",
+        "gone",
+        "--will-retain",
+    ];
+    let mut mortal = mosquitto(&world, "mosquitto_sub", &thing, &more)
+        .spawn()
+        .expect("runs");
+    wait_for("both", || {
+        (world.json(&["presence"])["total"] == 2).then_some(())
+    });
+    mortal.kill().expect("killed");
+    mortal.wait().expect("ends");
+    let output = heir.wait_with_output().expect("ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "gone");
+}

@@ -1,0 +1,15 @@
+//! The whole program, run as its users run it: the real binary, real sockets, a real Redis.
+
+mod client;
+mod clients;
+mod connect;
+mod journal;
+mod messaging;
+mod observe;
+mod presence;
+mod provisioning;
+mod redis_server;
+mod relay;
+mod sessions;
+mod storms;
+mod world;

@@ -1,0 +1,108 @@
+//! A real Redis of a test's own.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+
+use redis::{Commands, Connection, RedisResult};
+use tempfile::TempDir;
+
+use crate::world::{Event, kill, wait_for};
+
+/// On a unix socket in a temporary folder; everything is kept through restarts.
+pub(crate) struct RedisServer {
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Not started yet.
+    pub(crate) fn prepared() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            process: None,
+        }
+    }
+
+    pub(crate) fn start() -> Self {
+        let mut server = Self::prepared();
+        server.run();
+        server
+    }
+
+    pub(crate) fn run(&mut self) {
+        let folder = self.folder.path();
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
+            .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
+            .arg(folder)
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: see tests/run");
+        self.process = Some(process);
+        wait_for("redis", || self.try_command::<String>(&["PING"]).ok());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!(
+            "redis+unix://{}",
+            self.folder.path().join("redis.sock").display()
+        )
+    }
+
+    fn connection(&self) -> RedisResult<Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query(&mut self.connection()?)
+    }
+
+    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        kill(signal, self.process.as_ref().expect("running").id());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().expect("running");
+        process.kill().expect("killed");
+        process.wait().expect("a child");
+    }
+
+    /// All events of a stream, in order.
+    pub(crate) fn stream(&self, name: &str) -> Vec<Event> {
+        type Entries = Vec<(String, Vec<(String, String)>)>;
+        let mut connection = self.connection().expect("redis");
+        let entries: Entries = redis::cmd("XRANGE")
+            .arg(&[name, "-", "+"])
+            .query(&mut connection)
+            .expect("a stream");
+        entries
+            .into_iter()
+            .map(|(_, fields)| fields.into_iter().collect::<BTreeMap<_, _>>())
+            .collect()
+    }
+
+    pub(crate) fn len(&self, stream: &str) -> usize {
+        self.connection()
+            .expect("redis")
+            .xlen(stream)
+            .expect("a stream")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! A running rollcall in a folder of its own, and what a test does to it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Client, Hello};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_rollcall");
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the program on port 0 everywhere, and stops it when dropped.
+pub(crate) struct World {
+    folder: TempDir,
+    environment: Vec<(String, String)>,
+    flags: Vec<String>,
+    running: Option<Running>,
+    starts: AtomicU32,
+}
+
+struct Running {
+    process: Child,
+    mqtt: SocketAddr,
+    grpc: String,
+    http: String,
+    /// What was said before `ready`.
+    banner: Vec<String>,
+}
+
+/// A thing and the key that proves it.
+#[derive(Clone, Debug)]
+pub(crate) struct Thing {
+    pub(crate) id: String,
+    pub(crate) key: String,
+}
+
+/// The fields of an event.
+pub(crate) type Event = BTreeMap<String, String>;
+
+impl World {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these environment variables.
+    pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
+        let mut world = Self::prepared(environment);
+        world.run();
+        world
+    }
+
+    /// Not started yet.
+    pub(crate) fn prepared(environment: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            environment: environment.iter().map(own).collect(),
+            flags: Vec::new(),
+            running: None,
+            starts: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Adds an argument behind `up`.
+    pub(crate) fn flag(&mut self, flag: &str) {
+        self.flags.push(flag.to_owned());
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join(format!("log.{}", self.starts.load(Ordering::Relaxed)))
+    }
+
+    /// The command of the server, to be run.
+    pub(crate) fn up(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("up")
+            .arg("--data")
+            .arg(self.data())
+            .args(&self.flags);
+        for part in ["MQTT", "GRPC", "HTTP"] {
+            command.env(format!("ROLLCALL_{part}__LISTEN"), "127.0.0.1:0");
+        }
+        command.env("ROLLCALL_INSTANCE", "front-1");
+        command.envs(self.environment.iter().cloned());
+        command
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        let log = File::create(self.log()).expect("a log");
+        let mut process = self
+            .up()
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let out = process.stdout.take().expect("piped");
+        let mut banner = Vec::new();
+        for line in BufReader::new(out).lines() {
+            let line = line.expect("text");
+            let Some(ready) = line.strip_prefix("ready ") else {
+                banner.push(line);
+                continue;
+            };
+            let value = |name: &str| {
+                let found = ready.split(' ').find_map(|pair| pair.strip_prefix(name));
+                found
+                    .unwrap_or_else(|| panic!("no {name} in {ready}"))
+                    .to_owned()
+            };
+            self.running = Some(Running {
+                process,
+                mqtt: value("mqtt=").parse().expect("an address"),
+                grpc: value("grpc="),
+                http: value("http="),
+                banner,
+            });
+            return;
+        }
+        panic!("the program ended before it was ready");
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("running")
+    }
+
+    pub(crate) fn mqtt(&self) -> SocketAddr {
+        self.running().mqtt
+    }
+
+    pub(crate) fn http_address(&self) -> &str {
+        &self.running().http
+    }
+
+    pub(crate) fn banner(&self) -> &[String] {
+        &self.running().banner
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().process.id()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        kill(signal, self.pid());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        let mut running = self.running.take().expect("running");
+        wait_for("the program to end", || {
+            running.process.try_wait().expect("a child")
+        })
+    }
+
+    /// Stops the program the way the power fails, and starts it again.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.end("KILL");
+        self.run();
+    }
+
+    /// Runs a command of the command line.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("--data")
+            .arg(self.data())
+            .arg("--server")
+            .arg(&self.running().grpc);
+        command.args(arguments);
+        command
+    }
+
+    /// What a command that succeeds prints.
+    pub(crate) fn tell(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.tell(&[&["--json"], arguments].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
+    /// What a command that fails says.
+    pub(crate) fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert!(!output.status.success(), "{arguments:?} must fail");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    pub(crate) fn thing(&self, name: &str) -> Thing {
+        let thing = self.json(&["things", "create", name]);
+        let text = |name: &str| thing[name].as_str().expect("text").to_owned();
+        Thing {
+            id: text("id"),
+            key: text("key"),
+        }
+    }
+
+    pub(crate) fn channel(&self) -> String {
+        self.json(&["channels", "create", "a channel"])["id"]
+            .as_str()
+            .expect("text")
+            .to_owned()
+    }
+
+    pub(crate) fn grant(&self, thing: &Thing, channel: &str, actions: &str) {
+        self.tell(&["connect", &thing.id, channel, "--actions", actions]);
+    }
+
+    /// A thing that may do everything on a channel, and that channel.
+    pub(crate) fn member(&self) -> (Thing, String) {
+        let (thing, channel) = (self.thing("lamp"), self.channel());
+        self.grant(&thing, &channel, "m_read,m_write");
+        (thing, channel)
+    }
+
+    /// Many members of one channel.
+    pub(crate) fn members(&self, count: usize) -> (Vec<Thing>, String) {
+        let csv = self.folder.path().join("things.csv");
+        let path = csv.to_str().expect("text");
+        self.tell(&[
+            "things",
+            "create",
+            "many",
+            "--count",
+            &count.to_string(),
+            "--csv",
+            path,
+        ]);
+        let text = fs::read_to_string(csv).expect("a file");
+        let mut channel = String::new();
+        let things = text.lines().skip(1).map(|line| {
+            let parts: Vec<&str> = line.split(',').collect();
+            parts[2].clone_into(&mut channel);
+            Thing {
+                id: parts[0].to_owned(),
+                key: parts[1].to_owned(),
+            }
+        });
+        let things: Vec<Thing> = things.collect();
+        assert_eq!(things.len(), count);
+        (things, channel)
+    }
+
+    /// Connects and expects to be let in.
+    pub(crate) fn client(&self, hello: Hello) -> Client {
+        let (client, connack) = Client::connect(self.mqtt(), hello);
+        assert_eq!(connack.code, 0, "{connack:?}");
+        client
+    }
+
+    /// All presence events, from the journal.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.stream("mqtt")
+    }
+
+    pub(crate) fn stream(&self, stream: &str) -> Vec<Event> {
+        let text = self.tell(&["--json", "events", "--stream", stream]);
+        let events = text.lines().map(|line| {
+            let mut event: Value = serde_json::from_str(line).expect("JSON");
+            serde_json::from_value(event["fields"].take()).expect("fields of text")
+        });
+        events.collect()
+    }
+
+    /// Waits until there are as many presence events.
+    pub(crate) fn wait_events(&self, count: usize) -> Vec<Event> {
+        let what = format!("{count} events");
+        let events = wait_for(&what, || {
+            Some(self.events()).filter(|events| events.len() >= count)
+        });
+        assert_eq!(events.len(), count, "{events:#?}");
+        events
+    }
+
+    /// The value of a counter, summed over its labels that contain `label`.
+    pub(crate) fn counter(&self, name: &str, label: &str) -> f64 {
+        let (_, body) = self.http("/metrics");
+        let lines = body
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Status and body of a page.
+    pub(crate) fn http(&self, path: &str) -> (u16, String) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.http_address()).expect("a server");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        let status = reply
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .expect("a status");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a body");
+        assert!(!head.contains("transfer-encoding"), "not understood here");
+        (status, body.to_owned())
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .expect("a line");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .expect("KiB")
+            * 1024
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.process.kill();
+            let _ = running.process.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            eprintln!("--- log of the server\n{log}---");
+        }
+    }
+}
+
+pub(crate) fn kill(signal: &str, pid: u32) {
+    let pid = pid.to_string();
+    let status = Command::new("kill")
+        .args(["-s", signal, &pid])
+        .status()
+        .expect("kill");
+    assert!(status.success());
+}
+
+/// Asks until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// `connect` and `disconnect` events in pairs: each session arrives once, then leaves once, and time goes on.
+/// Returns how many sessions there were. Sessions are told apart by `session_id`, so events are extended.
+pub(crate) fn check_pairs(events: &[Event]) -> usize {
+    let mut open = std::collections::HashSet::new();
+    let mut closed = std::collections::HashSet::new();
+    let mut last = 0;
+    for event in events {
+        let at: u64 = event["occurred_at"].parse().expect("nanoseconds");
+        assert!(at > last, "occurred_at must grow: {last} then {event:?}");
+        last = at;
+        let session = event["session_id"].clone();
+        match event["event_type"].as_str() {
+            "connect" => {
+                assert!(!closed.contains(&session), "came back: {event:?}");
+                assert!(open.insert(session), "came twice: {event:?}");
+            }
+            "disconnect" => {
+                assert!(open.remove(&session), "left without having come: {event:?}");
+                closed.insert(session);
+            }
+            other => panic!("unknown event {other}"),
+        }
+    }
+    assert!(open.is_empty(), "still here: {open:?}");
+    closed.len()
+}
