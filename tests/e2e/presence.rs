@@ -64,7 +64,7 @@ fn every_end_of_a_session_is_one_disconnect_with_its_reason() {
         }),
         ("connection_lost", |_, mut client, _| {
             // In the middle of a packet.
-            client.send(&[0x30, 200, 0]);
+            client.send(&[0x30, 200, 1, 0]);
             drop(client);
         }),
         ("protocol_error", |_, mut client, _| {

@@ -47,7 +47,8 @@ fn what_was_under_way_is_sent_again_with_the_same_ids_in_order() {
     let topic = format!("channels/{channel}/messages");
     let mut publisher = world.client(Hello::of(&thing, "publisher"));
     for five in [false, true] {
-        let hello = Hello::of(&thing, "sleeper").version(five).lasting();
+        let client_id = format!("sleeper {five}");
+        let hello = Hello::of(&thing, &client_id).version(five).lasting();
         let mut sleeper = world.client(hello.clone());
         sleeper.subscribe(&[(&topic, 2)]);
         for n in 0..6u8 {

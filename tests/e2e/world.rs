@@ -336,19 +336,6 @@ impl World {
         assert!(!head.contains("transfer-encoding"), "not understood here");
         (status, body.to_owned())
     }
-
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .expect("a line");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .expect("KiB")
-            * 1024
-    }
 }
 
 impl Drop for World {

@@ -23,6 +23,7 @@ mod reason;
 mod retained;
 mod router;
 mod session;
+mod sockets;
 mod subscribing;
 mod timers;
 mod window;

@@ -5,13 +5,13 @@
 //! each once for all that the turn brought.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use rollcall_domain::presence::{Farewell, Presence};
 use slab::Slab;
@@ -27,24 +27,19 @@ use crate::packet::Packet;
 use crate::reason;
 use crate::router::{Route, SessionRef};
 use crate::session::{ClientKey, Session};
+use crate::sockets::READ_BYTES;
 use crate::timers::{Tick, Timers, ticks};
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Tokens of listeners count down from here.
 const LISTENERS: usize = usize::MAX - 1;
 
-const READ_BYTES: usize = 128 * 1024;
-/// Reads of one socket, and accepts of one listener, before others get their turn.
-const READS: usize = 2;
-const ACCEPTS: usize = 64;
 /// How long a client may take to read a last packet and close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Topics whose routes are remembered.
 const ROUTES: usize = 16 * 1024;
 /// How long to leave other workers alone that have not yet delivered what they got.
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
-/// How long to leave a listener alone that cannot accept (no more files).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) enum Timer {
     Connection {
@@ -70,10 +65,10 @@ pub(crate) struct Worker {
     pub(crate) id: u16,
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
-    poll: Poll,
-    listeners: Vec<TcpListener>,
+    pub(crate) poll: Poll,
+    pub(crate) listeners: Vec<TcpListener>,
     /// Listeners with more to accept.
-    accepting: Vec<usize>,
+    pub(crate) accepting: Vec<usize>,
     pub(crate) connections: Slab<Connection>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) by_client: HashMap<Arc<ClientKey>, usize>,
@@ -82,7 +77,7 @@ pub(crate) struct Worker {
     /// Connections that have something to write this turn.
     pub(crate) dirty: Vec<usize>,
     /// Connections with more to read.
-    again: Vec<usize>,
+    pub(crate) again: Vec<usize>,
     /// Connections found to be at an end while something else went on.
     pub(crate) doomed: Vec<(usize, u32, Farewell)>,
     /// Sessions that were to queue more than they may.
@@ -99,7 +94,7 @@ pub(crate) struct Worker {
     pub(crate) tally: Tally,
     pub(crate) now: Instant,
     pub(crate) tick: Tick,
-    read: Vec<u8>,
+    pub(crate) read: Vec<u8>,
     mail: Vec<Mail>,
     pub(crate) stopping: bool,
 }
@@ -337,100 +332,6 @@ impl Worker {
         );
     }
 
-    fn accept(&mut self) {
-        let mut accepting = std::mem::take(&mut self.accepting);
-        accepting.sort_unstable();
-        accepting.dedup();
-        for listener in accepting {
-            for n in 0.. {
-                if n == ACCEPTS {
-                    self.accepting.push(listener);
-                    break;
-                }
-                match self.listeners[listener].accept() {
-                    Ok((stream, peer)) => self.greet(stream, peer),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        self.shared.metrics.accept_failures.increment(1);
-                        tracing::warn!(%error, "cannot accept a connection");
-                        std::thread::sleep(ACCEPT_PAUSE);
-                        self.accepting.push(listener);
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let metrics = &self.shared.metrics;
-        metrics.accepted.increment(1);
-        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.shared.config.max_connections || self.stopping {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            metrics.turned_away.increment(1);
-            return;
-        }
-        metrics.connections.increment(1.0);
-        // Without it small packets wait for the acknowledgement of earlier ones.
-        let _ = stream.set_nodelay(true);
-        let token = self.add(stream, peer);
-        self.read(token);
-        self.register(token);
-    }
-
-    fn welcome_guest(&mut self, stream: TcpStream, peer: SocketAddr, input: Vec<u8>) {
-        let token = self.add(stream, peer);
-        let connection = &mut self.connections[token];
-        connection.settled = true;
-        connection.input = input;
-        self.resume(token);
-        self.register(token);
-    }
-
-    fn add(&mut self, stream: TcpStream, peer: SocketAddr) -> usize {
-        self.generation = self.generation.wrapping_add(1);
-        let connection = Connection::new(stream, peer, self.generation, self.tick);
-        let token = self.connections.insert(connection);
-        self.set_timer(token, ticks(self.shared.config.connect_timeout));
-        token
-    }
-
-    /// Has the socket watched, if the connection is still here. Edge-triggered: what is there already
-    /// counts as news.
-    fn register(&mut self, token: usize) {
-        let Some(connection) = self.connections.get_mut(token) else {
-            return;
-        };
-        if connection.registered {
-            return;
-        }
-        connection.registered = true;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        if let Err(error) = registry.register(&mut connection.stream, Token(token), interest) {
-            tracing::warn!(%error, "cannot watch a socket");
-            self.end(token, Farewell::ConnectionLost);
-        }
-    }
-
-    /// Sends a connection to the worker that is home to its session.
-    pub(crate) fn move_to(&mut self, token: usize, home: usize, input: &[u8]) {
-        let mut connection = self.connections.remove(token);
-        if connection.registered
-            && let Err(error) = self.poll.registry().deregister(&mut connection.stream)
-        {
-            tracing::warn!(%error, "cannot hand over a socket");
-        }
-        let Connection { stream, peer, .. } = connection;
-        self.shared.inboxes[home].post(Mail::Guest {
-            stream,
-            peer,
-            input: input.to_vec(),
-        });
-    }
-
     /// Looks again at the packets that waited, then at what the socket has.
     pub(crate) fn resume(&mut self, token: usize) {
         let Some(connection) = self.connections.get_mut(token) else {
@@ -448,79 +349,8 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, token: usize) {
-        let mut buffer = std::mem::take(&mut self.read);
-        for _ in 0..READS {
-            let Some(connection) = self.connections.get_mut(token) else {
-                break;
-            };
-            if !connection.readable || !connection.listens() {
-                break;
-            }
-            let held = connection.input.len();
-            if held > READ_BYTES / 2 {
-                self.read_long(token, &mut buffer);
-                continue;
-            }
-            buffer[..held].copy_from_slice(&connection.input);
-            match connection.stream.read(&mut buffer[held..]) {
-                Ok(0) => {
-                    self.end(token, Farewell::ConnectionLost);
-                    break;
-                }
-                Ok(n) => {
-                    connection.heard = self.tick;
-                    // A short read has emptied the socket, unless the end of it is still to be read.
-                    connection.readable = held + n == READ_BYTES || connection.hangup;
-                    connection.input = Vec::new();
-                    let taken = self.process(token, &buffer[..held + n]);
-                    if let Some(connection) = self.connections.get_mut(token) {
-                        connection.input = buffer[taken..held + n].to_vec();
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.end(token, Farewell::ConnectionLost);
-                    break;
-                }
-            }
-        }
-        self.read = buffer;
-        if let Some(connection) = self.connections.get(token)
-            && connection.readable
-            && connection.listens()
-        {
-            self.again.push(token);
-        }
-    }
-
-    /// Reads more of a packet that is longer than the read buffer: memory grows as bytes really come.
-    fn read_long(&mut self, token: usize, buffer: &mut [u8]) {
-        let connection = &mut self.connections[token];
-        match connection.stream.read(buffer) {
-            Ok(0) => self.end(token, Farewell::ConnectionLost),
-            Ok(n) => {
-                connection.heard = self.tick;
-                connection.readable = n == buffer.len() || connection.hangup;
-                connection.input.extend_from_slice(&buffer[..n]);
-                let complete = match codec::frame_len(&connection.input) {
-                    Ok(Some(len)) => connection.input.len() >= len,
-                    Ok(None) => false,
-                    Err(_) => true,
-                };
-                if complete {
-                    self.resume(token);
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => self.end(token, Farewell::ConnectionLost),
-        }
-    }
-
     /// Looks at the packets in `input`. Returns how many bytes are done with.
-    fn process(&mut self, token: usize, input: &[u8]) -> usize {
+    pub(crate) fn process(&mut self, token: usize, input: &[u8]) -> usize {
         let limit = self.shared.max_packet;
         let mut done = 0;
         while done < input.len() {
@@ -658,11 +488,12 @@ impl Worker {
         match connection.stage {
             Stage::Closing { linger: false } => self.remove(token),
             Stage::Closing { linger: true } => {
-                if connection.stream.shutdown(Shutdown::Write).is_err() {
+                let shut = connection.stream.shutdown(Shutdown::Write);
+                if shut.is_err() {
                     self.remove(token);
                 }
             }
-            _ => {}
+            Stage::Greeting | Stage::Arriving | Stage::Live => {}
         }
     }
 

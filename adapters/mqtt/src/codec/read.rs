@@ -138,7 +138,8 @@ fn publish(mut reader: Reader<'_>, flags: u8, five: bool) -> Result<Publish<'_>,
         false => PublishProperties::default(),
     };
     // An empty topic stands for the one of an alias [MQTT5-3.3.2-8].
-    if !is_topic_name(topic) && !(topic.is_empty() && properties.topic_alias.is_some()) {
+    let by_alias = topic.is_empty() && properties.topic_alias.is_some();
+    if !by_alias && !is_topic_name(topic) {
         return Err(if topic.is_empty() && five {
             Fault::PropertyValue
         } else {

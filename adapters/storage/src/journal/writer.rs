@@ -225,10 +225,11 @@ impl Writer {
                 (_, arrivals) => kept(arrivals),
             }
         }
-        if result.is_ok() && self.position - self.checkpoint >= CHECKPOINT_EVENTS {
-            if let Err(error) = self.keep_roll().await {
-                tracing::warn!(%error, "cannot keep the roll");
-            }
+        if result.is_ok()
+            && self.position - self.checkpoint >= CHECKPOINT_EVENTS
+            && let Err(error) = self.keep_roll().await
+        {
+            tracing::warn!(%error, "cannot keep the roll");
         }
         result.is_ok()
     }
