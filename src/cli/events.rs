@@ -64,14 +64,14 @@ impl Events {
         let mut printer = Printer::new(output);
         match &self.redis {
             Some(url) => {
-                self.from_redis(&Url::new(url), session, stream, &mut printer)
+                self.read_redis(&Url::new(url), session, stream, &mut printer)
                     .await
             }
-            None => self.from_server(session, stream, &mut printer).await,
+            None => self.read_server(session, stream, &mut printer).await,
         }
     }
 
-    async fn from_server(
+    async fn read_server(
         &self,
         session: &Session<'_>,
         stream: Stream,
@@ -101,7 +101,7 @@ impl Events {
         Ok(())
     }
 
-    async fn from_redis(
+    async fn read_redis(
         &self,
         url: &Url,
         session: &Session<'_>,
