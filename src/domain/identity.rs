@@ -232,7 +232,7 @@ mod tests {
     fn a_secret_does_not_print() {
         let secret = Secret::generate();
         assert_eq!(format!("{secret:?}"), "***");
-        assert!(secret.matches(&secret.expose().to_owned()));
+        assert!(secret.clone().matches(secret.expose()));
         assert!(!secret.matches("guess"));
     }
 

@@ -15,8 +15,7 @@ pub(crate) struct Hello {
     pub(crate) password: Option<Vec<u8>>,
     pub(crate) clean: bool,
     pub(crate) keep_alive: u16,
-    /// Topic, payload, QoS, retain, properties.
-    pub(crate) will: Option<(String, Vec<u8>, u8, bool, Vec<u8>)>,
+    pub(crate) will: Option<Will>,
     pub(crate) properties: Vec<u8>,
 }
 
@@ -65,14 +64,21 @@ impl Hello {
     }
 
     pub(crate) fn will(mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) -> Self {
-        self.will = Some((topic.to_owned(), payload.to_vec(), qos, retain, Vec::new()));
+        let (topic, payload) = (topic.to_owned(), payload.to_vec());
+        self.will = Some(Will {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties: Vec::new(),
+        });
         self
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut flags = u8::from(self.clean) << 1;
-        if let Some((_, _, qos, retain, _)) = &self.will {
-            flags |= 4 | qos << 3 | u8::from(*retain) << 5;
+        if let Some(will) = &self.will {
+            flags |= 4 | will.qos << 3 | u8::from(will.retain) << 5;
         }
         flags |= u8::from(self.username.is_some()) << 7 | u8::from(self.password.is_some()) << 6;
         let mut body = text("MQTT");
@@ -82,12 +88,12 @@ impl Hello {
             body.extend(block(&self.properties));
         }
         body.extend(text(&self.client_id));
-        if let Some((topic, payload, _, _, properties)) = &self.will {
+        if let Some(will) = &self.will {
             if self.five {
-                body.extend(block(properties));
+                body.extend(block(&will.properties));
             }
-            body.extend(text(topic));
-            body.extend(binary(payload));
+            body.extend(text(&will.topic));
+            body.extend(binary(&will.payload));
         }
         if let Some(username) = &self.username {
             body.extend(text(username));
@@ -97,6 +103,15 @@ impl Hello {
         }
         packet(0x10, &body)
     }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Will {
+    topic: String,
+    payload: Vec<u8>,
+    qos: u8,
+    retain: bool,
+    pub(crate) properties: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

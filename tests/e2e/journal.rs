@@ -28,7 +28,7 @@ fn fill(world: &World, hello: impl Fn(usize) -> Hello) -> Vec<Client> {
 fn a_full_journal_refuses_new_sessions_and_keeps_what_it_has() {
     let mut world = World::with(&BOUND);
     let thing = world.thing("lamp");
-    let hello = |n: usize| Hello::of(&thing, &n.to_string()).version(n % 2 == 0);
+    let hello = |n: usize| Hello::of(&thing, &n.to_string()).version(n.is_multiple_of(2));
     let mut clients = fill(&world, hello);
     let count = clients.len();
     assert!(count > 10, "room for some: {count}");

@@ -272,7 +272,7 @@ fn a_delayed_will_waits_and_is_void_when_its_client_comes_back() {
         .five()
         .lasting()
         .will(&topic, b"last", 0, false);
-    hello.will.as_mut().expect("a will").4 = vec![0x18, 0, 0, 0, 1];
+    hello.will.as_mut().expect("a will").properties = vec![0x18, 0, 0, 0, 1];
     world.client(hello.clone()).reset();
     let back = world.client(hello.clone());
     std::thread::sleep(Duration::from_millis(1500));
@@ -287,7 +287,7 @@ fn a_delayed_will_waits_and_is_void_when_its_client_comes_back() {
     );
     // With the end of the session, at the latest.
     hello.properties = vec![0x11, 0, 0, 0, 0];
-    hello.will.as_mut().expect("a will").4 = vec![0x18, 0, 0, 0, 99];
+    hello.will.as_mut().expect("a will").properties = vec![0x18, 0, 0, 0, 99];
     world.client(hello).reset();
     assert_eq!(heir.take().payload, b"last");
 }

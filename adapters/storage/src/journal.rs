@@ -10,6 +10,7 @@ mod writer;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytesize::ByteSize;
@@ -33,6 +34,9 @@ pub struct Config {
     /// Bytes of events that are kept. Relayed ones make room for new ones.
     pub max_bytes: ByteSize,
     pub durability: Durability,
+    /// Between the beginnings of two commits, at least; what comes meanwhile is committed together.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
     pub when_full: WhenFull,
 }
 

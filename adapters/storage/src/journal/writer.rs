@@ -34,6 +34,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     max_bytes: u64,
     when_full: WhenFull,
+    commit_interval: Duration,
     /// Of the last event that is kept.
     position: u64,
     at: Timestamp,
@@ -84,6 +85,7 @@ impl Writer {
             shared,
             max_bytes: config.max_bytes.as_u64(),
             when_full: config.when_full,
+            commit_interval: config.commit_interval,
             position: recovered.position,
             at: recovered.at,
             checkpoint: recovered.checkpoint,
@@ -139,6 +141,8 @@ impl Writer {
 
     pub(super) async fn run(mut self) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        // The first commit after a pause is made at once.
+        let mut next = Instant::now();
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let shared = Arc::clone(&self.shared);
@@ -149,20 +153,16 @@ impl Writer {
                 _ = heartbeat.tick() => self.beat().await,
                 () = std::future::ready(()), if !idle => {}
             }
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + self.commit_interval;
             let closed = self.take_queue();
-            while !self.waiting.is_empty() || !self.owed.is_empty() {
-                if !self.write().await {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    if closed {
-                        tracing::error!(
-                            events = self.owed.len(),
-                            "the journal closes without them"
-                        );
-                        self.owed.clear();
-                    }
-                    break;
+            let some = !self.waiting.is_empty() || !self.owed.is_empty();
+            if some && !self.write().await {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                if closed {
+                    tracing::error!(events = self.owed.len(), "the journal closes without them");
+                    self.owed.clear();
                 }
-                self.take_queue();
             }
             if closed && self.waiting.is_empty() && self.owed.is_empty() {
                 self.beat().await;
