@@ -12,4 +12,6 @@ mod redis_server;
 mod relay;
 mod sessions;
 mod storms;
+#[path = "../../adapters/mqtt/tests/support/table.rs"]
+mod table;
 mod world;

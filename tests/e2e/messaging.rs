@@ -454,34 +454,31 @@ fn a_client_gets_no_packet_larger_than_it_takes() {
 }
 
 #[test]
-fn malformed_packets_end_the_session_with_the_reason() {
+fn faulty_packets_end_the_session_with_the_reason() {
     let world = World::start();
-    let (thing, channel) = world.member();
-    let topic = crate::client::text(&format!("channels/{channel}/messages"));
-    let long = |first: u8, body: &[u8]| crate::client::packet(first, body);
-    for (bytes, code) in [
-        (vec![0xC1, 0], 0x81),
-        (vec![0x00, 0], 0x82),
-        (long(0x36, &[&topic[..], &[0, 1, 0]].concat()), 0x81),
-        (long(0x38, &[&topic[..], &[0]].concat()), 0x81),
-        (long(0x32, &[&topic[..], &[0, 0, 0]].concat()), 0x82),
-        (long(0x30, &[0, 1, b'+', 0]), 0x90),
-        (long(0x30, &[0, 1, 0xff, 0]), 0x81),
-        (long(0x30, &[0, 9, b'a']), 0x81),
-        (long(0x80, &[0, 1, 0, 0, 1, b'a', 0]), 0x81),
-        (long(0x82, &[0, 1, 0]), 0x82),
-        (long(0x82, &[0, 1, 0, 0, 1, b'a', 3]), 0x81),
-        (long(0x82, &[0, 1, 0, 0, 1, b'a', 0xC0]), 0x81),
-        (long(0xA2, &[0, 1, 0]), 0x82),
-        (long(0x40, &[0, 1, 0x55]), 0x81),
-        (long(0xF0, &[0x18, 3, 0x15, 0, 0]), 0x82),
-        (vec![0x30, 0xff, 0xff, 0xff, 0xff], 0x81),
-        (vec![0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
-    ] {
+    let thing = world.thing("lamp");
+    let mut faults = 0;
+    for row in crate::table::rows() {
+        let protocol = Some(rollcall_domain::presence::Protocol::Mqtt5);
+        let found = rollcall_mqtt::codec::decode(&row.bytes, row.protocol, 1 << 20);
+        let Some(fault) = found.err().filter(|_| row.protocol == protocol) else {
+            continue;
+        };
         let mut client = world.client(Hello::of(&thing, "c").five());
-        client.send(&bytes);
+        client.send(&row.bytes);
         let packet = client.receive();
-        assert_eq!((packet.first, packet.body[0]), (0xE0, code), "{bytes:x?}");
+        assert_eq!(
+            (packet.first, packet.body[0]),
+            (0xE0, fault.reason()),
+            "{}",
+            row.line
+        );
         client.expect_end();
+        faults += 1;
     }
+    assert!(faults > 20);
+    assert_eq!(
+        world.counter("rollcall_mqtt_protocol_errors_total", ""),
+        f64::from(faults)
+    );
 }

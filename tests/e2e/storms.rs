@@ -119,7 +119,7 @@ fn many_who_fight_for_one_client_id_come_and_go_in_turn() {
     let mut world = World::with(&[("ROLLCALL_EVENTS__EXTENDED", "true")]);
     let hellos = hellos(&world, 12, true);
     let storm = Storm::begin(world.mqtt(), hellos);
-    storm.wait(1_500);
+    storm.wait(600);
     let welcomed = storm.end();
     world.end("TERM");
     world.run();
