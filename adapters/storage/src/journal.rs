@@ -5,6 +5,8 @@
 
 mod group;
 mod roll;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;

@@ -26,18 +26,14 @@ pub(crate) fn compare(input: &[u8]) {
     let mut theirs = BytesMut::from(&input[..len]);
     match (v4::read(&mut theirs, 1 << 20), packet) {
         (Ok(theirs), ours) => assert!(same(&ours, &theirs), "{ours:?} is not {theirs:?}"),
-        // It wants the empty payload of a will to be there, and knows no acknowledgement of 2 bytes but its own.
         (Err(error), ours) => assert!(is_known(&ours), "{ours:?} is refused: {error:?}"),
     }
 }
 
-/// Where `mqttbytes` 0.6 refuses what the standard allows.
+/// Where `mqttbytes` 0.6 refuses what the standard lets a codec read: it looks into topic filters, which are
+/// answered one by one here.
 fn is_known(ours: &Packet<'_>) -> bool {
-    match ours {
-        // It checks wildcards in filters and topics of SUBSCRIBE itself; the engine does that here.
-        Packet::Subscribe(_) | Packet::Unsubscribe(_) => true,
-        _ => false,
-    }
+    matches!(ours, Packet::Subscribe(_) | Packet::Unsubscribe(_))
 }
 
 fn same(ours: &Packet<'_>, theirs: &v4::Packet) -> bool {

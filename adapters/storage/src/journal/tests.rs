@@ -1,0 +1,311 @@
+//! The journal against a model of it, and against a disk that is full.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex as StdMutex;
+
+use proptest::prelude::*;
+use rollcall_domain::identity::{SessionId, ThingId, Timestamp};
+use rollcall_domain::presence::{Change, Farewell, Protocol, Session};
+use tokio::sync::oneshot;
+
+use super::*;
+
+fn config() -> Config {
+    Config {
+        max_bytes: ByteSize::mib(64),
+        durability: Durability::Process,
+        commit_interval: Duration::ZERO,
+        when_full: WhenFull::Refuse,
+    }
+}
+
+async fn open(folder: &Path) -> Arc<Journal> {
+    Journal::open(&folder.join("presence.db"), &config(), "here", true)
+        .await
+        .expect("opens")
+}
+
+fn session(n: u8) -> Arc<Session> {
+    Arc::new(Session {
+        id: SessionId::generate(),
+        thing: ThingId::from_bytes([n; 16]),
+        client_id: format!("client {n}").into(),
+        protocol: Protocol::Mqtt5,
+        peer: "[::1]:1883".parse().expect("an address"),
+    })
+}
+
+fn event(session: &Arc<Session>, change: Change) -> Presence {
+    Presence {
+        session: Arc::clone(session),
+        change,
+        at: Timestamp::now(),
+    }
+}
+
+async fn append(journal: &Journal, batch: Vec<Presence>) -> Arrivals {
+    let (kept, answer) = oneshot::channel();
+    journal.append(
+        batch,
+        Box::new(move |arrivals| kept.send(arrivals).expect("waits")),
+    );
+    answer.await.expect("an answer")
+}
+
+async fn fields(journal: &Journal) -> Vec<HashMap<String, String>> {
+    let mut all = Vec::new();
+    let mut position = 0;
+    loop {
+        let page = journal.read(position, 7).await.expect("read");
+        let Some(last) = page.last() else { return all };
+        for (entry, expected) in page.iter().zip(position + 1..) {
+            assert_eq!(entry.position, expected, "no gaps");
+        }
+        position = last.position;
+        let fields = page.into_iter().map(|entry| entry.fields.into_iter());
+        all.extend(fields.map(|it| it.map(|(n, v)| (n.into_owned(), v.into_owned())).collect()));
+    }
+}
+
+/// What a test does to a journal.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Some arrive, some (by their place on the roll) leave.
+    Batch {
+        arrive: u8,
+        leave: Vec<prop::sample::Index>,
+    },
+    /// One arrives and leaves at once.
+    Brief,
+    /// Someone leaves who never came.
+    Stranger,
+    Reopen,
+    /// What is on disk now is what a crash would leave.
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let leave = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
+    prop_oneof![
+        6 => (0u8..4, leave).prop_map(|(arrive, leave)| Step::Batch { arrive, leave }),
+        1 => Just(Step::Brief),
+        1 => Just(Step::Stranger),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ]
+}
+
+async fn play(steps: Vec<Step>) {
+    let mut folder = tempfile::tempdir().expect("a folder");
+    let mut journal = open(folder.path()).await;
+    let mut here: Vec<Arc<Session>> = Vec::new();
+    // Who came and left, in order; those whom a crash cut off are made to leave in the order they came.
+    let mut expected: Vec<(SessionId, &str)> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Batch { arrive, leave } => {
+                let mut batch = Vec::new();
+                for n in 0..arrive {
+                    let session = session(n);
+                    batch.push(event(&session, Change::Arrived));
+                    expected.push((session.id, "connect"));
+                    here.push(session);
+                }
+                for place in leave {
+                    if here.is_empty() {
+                        break;
+                    }
+                    let session = here.remove(place.index(here.len()));
+                    batch.push(event(&session, Change::Left(Farewell::Disconnected)));
+                    expected.push((session.id, "disconnect"));
+                }
+                assert_eq!(append(&journal, batch).await, Arrivals::Kept);
+            }
+            Step::Brief => {
+                let session = session(9);
+                let left = Change::Left(Farewell::ConnectionLost);
+                append(
+                    &journal,
+                    vec![event(&session, Change::Arrived), event(&session, left)],
+                )
+                .await;
+                expected.extend([(session.id, "connect"), (session.id, "disconnect")]);
+            }
+            Step::Stranger => {
+                let left = Change::Left(Farewell::ConnectionLost);
+                append(&journal, vec![event(&session(8), left)]).await;
+            }
+            Step::Reopen | Step::Crash => {
+                if matches!(step, Step::Crash) {
+                    let after = tempfile::tempdir().expect("a folder");
+                    for name in ["presence.db", "presence.db-wal"] {
+                        let _ = std::fs::copy(folder.path().join(name), after.path().join(name));
+                    }
+                    journal.close().await;
+                    folder = after;
+                } else {
+                    journal.close().await;
+                }
+                drop(journal);
+                journal = open(folder.path()).await;
+                expected.extend(here.drain(..).map(|session| (session.id, "disconnect")));
+            }
+        }
+        let online: Vec<SessionId> = journal.online().iter().map(|it| it.session.id).collect();
+        assert_eq!(online.len(), here.len());
+        assert!(here.iter().all(|session| online.contains(&session.id)));
+    }
+    let found = fields(&journal).await;
+    let told: Vec<(String, &str)> = expected
+        .iter()
+        .map(|(id, kind)| (id.to_string(), *kind))
+        .collect();
+    let read: Vec<(String, &str)> = found
+        .iter()
+        .map(|it| (it["session_id"].clone(), it["event_type"].as_str()))
+        .collect();
+    assert_eq!(read, told);
+    let times: Vec<u64> = found
+        .iter()
+        .map(|it| it["occurred_at"].parse().expect("ns"))
+        .collect();
+    assert!(times.is_sorted_by(|a, b| a < b));
+    journal.close().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn everyone_comes_and_leaves_once_in_order_whatever_happens(steps in prop::collection::vec(step(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(play(steps));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_arrivals_and_keeps_departures_for_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = open(folder.path()).await;
+    let early = session(1);
+    assert_eq!(
+        append(&journal, vec![event(&early, Change::Arrived)]).await,
+        Arrivals::Kept
+    );
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+        .fetch_one(&journal.pool)
+        .await
+        .expect("pages");
+    let limit = |pages: i64| {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        let pool = journal.pool.clone();
+        async move {
+            sqlx::query(sqlx::AssertSqlSafe(pragma))
+                .execute(&pool)
+                .await
+                .expect("a limit");
+        }
+    };
+    limit(pages).await;
+    // Large enough to need another page.
+    let mut refused = Vec::new();
+    loop {
+        let batch: Vec<Arc<Session>> = (0..50).map(session).collect();
+        let arrivals = batch
+            .iter()
+            .map(|session| event(session, Change::Arrived))
+            .collect();
+        match append(&journal, arrivals).await {
+            Arrivals::Kept => {}
+            Arrivals::Failed => {
+                refused.extend(batch);
+                break;
+            }
+            Arrivals::Full => panic!("the journal is below its own bound"),
+        }
+    }
+    assert!(!journal.is_writable());
+    // The early one leaves, and so do those who were never let in.
+    let left = Change::Left(Farewell::ConnectionLost);
+    let departures = std::iter::once(&early)
+        .chain(&refused)
+        .map(|it| event(it, left))
+        .collect();
+    let answered = Arc::new(StdMutex::new(None));
+    let answer = Arc::clone(&answered);
+    journal.append(
+        departures,
+        Box::new(move |it| *answer.lock().expect("lock") = Some(it)),
+    );
+    let before = journal.online().len();
+    limit(1_000_000).await;
+    while journal.online().len() == before {
+        tokio::task::yield_now().await;
+    }
+    journal.flush().await;
+    assert!(journal.is_writable());
+    let found = fields(&journal).await;
+    let of = |session: &Arc<Session>| {
+        let id = session.id.to_string();
+        found.iter().filter(|it| it["session_id"] == id).count()
+    };
+    assert_eq!(of(&early), 2);
+    assert!(
+        refused.iter().all(|session| of(session) == 0),
+        "who was refused has never been here"
+    );
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_or_damaged_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("presence.db");
+    std::fs::write(&path, "this is a diary, not a database").expect("written");
+    let error = Journal::open(&path, &config(), "here", false)
+        .await
+        .err()
+        .expect("refused");
+    assert!(matches!(error, OpenError::Open { .. }), "{error}");
+    std::fs::remove_file(&path).expect("removed");
+
+    let journal = open(folder.path()).await;
+    append(&journal, vec![event(&session(1), Change::Arrived)]).await;
+    assert!(matches!(
+        Journal::open(&path, &config(), "here", false).await,
+        Err(OpenError::InUse { .. })
+    ));
+    sqlx::query("UPDATE groups SET events = x'0102'")
+        .execute(&journal.pool)
+        .await
+        .expect("damage");
+    let copy = tempfile::tempdir().expect("a folder");
+    for name in ["presence.db", "presence.db-wal"] {
+        std::fs::copy(folder.path().join(name), copy.path().join(name)).expect("a copy");
+    }
+    let damaged = Journal::open(&copy.path().join("presence.db"), &config(), "here", false).await;
+    assert!(matches!(damaged, Err(OpenError::Damaged { .. })));
+    assert!(journal.read(0, 10).await.is_err());
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn marks_of_the_relay_are_remembered_and_a_new_name_begins_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = open(folder.path()).await;
+    append(&journal, vec![event(&session(1), Change::Arrived)]).await;
+    let producer = journal.producer();
+    journal.set_relayed(1).await.expect("marked");
+    journal.close().await;
+    drop(journal);
+    let journal = open(folder.path()).await;
+    assert_eq!(
+        (journal.relayed(), journal.last(), journal.producer()),
+        (1, 2, producer)
+    );
+    let renewed = journal.renew_producer().await.expect("renamed");
+    assert_ne!(renewed, producer);
+    journal.close().await;
+    drop(journal);
+    assert_eq!(open(folder.path()).await.producer(), renewed);
+}
