@@ -52,7 +52,6 @@ impl Guest {
 
 /// A broker that listens. Fields are dropped in order: the processes before their folder.
 pub(crate) struct Broker {
-    pub(crate) kind: Kind,
     pub(crate) guests: Vec<Guest>,
     /// Where presence events are relayed to.
     pub(crate) redis: Option<Redis>,
@@ -105,7 +104,6 @@ impl Broker {
         let guests = provision(&data, field(&ready, "grpc=")?, needs)?;
 
         Ok(Self {
-            kind: Kind::Rollcall,
             guests,
             redis,
             process,
@@ -152,7 +150,6 @@ impl Broker {
             })
             .collect();
         Ok(Self {
-            kind: Kind::Mosquitto,
             guests,
             redis: None,
             process,

@@ -106,7 +106,13 @@ pub(crate) fn run(shape: Shape, kind: Kind, span: Duration) -> Result<Report> {
     flow.settle()?;
     let faults = flow.close();
     let report = Report::rate(
-        shape.name, kind, "messages", delivered, elapsed, cpu, faults,
+        shape.name,
+        kind,
+        "messages/s",
+        delivered,
+        elapsed,
+        cpu,
+        faults,
     );
     Ok(Report {
         latency: Some(latency),

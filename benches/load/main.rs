@@ -1,18 +1,23 @@
 //! Load on the whole program, side by side with mosquitto. `benches/README.md` says how to read it.
 
 mod broker;
+mod compare;
 mod flow;
+mod idle;
 mod ledger;
 mod link;
 mod mqtt;
 mod process;
 mod report;
+mod storm;
 
 use anyhow::{Result, ensure};
 use broker::Kind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use flow::Shape;
 use report::Report;
+use serde::Serialize;
+use std::fmt::Display;
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -20,6 +25,15 @@ use std::time::Duration;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    /// The broker under load; `compare` takes both.
+    #[arg(long, global = true, value_enum, default_value = "rollcall")]
+    broker: Kind,
+    /// How long a figure is taken.
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Idle sessions. This tool and the broker have a file open for each.
+    #[arg(long, global = true, default_value_t = 15_000)]
+    sessions: usize,
     /// Print JSON, an object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -27,32 +41,50 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// 128 sockets that connect, get their CONNACK, disconnect and close, again and again.
+    Connect,
     /// 50 publishers, each with a subscriber of its own.
     Pairs {
         /// Quality of service of messages and subscriptions.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
         qos: u8,
-        #[command(flatten)]
-        run: Run,
     },
     /// 50 publishers, one subscriber.
-    Fanin(Run),
+    Fanin,
     /// One publisher, 200 subscribers.
-    Fanout(Run),
+    Fanout,
+    /// Sessions that only sit there, each with a subscription.
+    Idle,
+    /// Rollcall and mosquitto in turn, medians, and the goals.
+    Compare {
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+        /// Some of the scenarios, separated by commas; all if left out.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Scenario>,
+    },
 }
 
-#[derive(Args, Clone, Copy)]
-struct Run {
-    #[arg(long, value_enum, default_value = "rollcall")]
-    broker: Kind,
-    /// How long the figure is taken.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
-    seconds: u64,
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scenario {
+    Connect,
+    Pairs0,
+    Pairs1,
+    Fanin,
+    Fanout,
+    Idle,
 }
 
-impl Run {
-    fn span(self) -> Duration {
-        Duration::from_secs(self.seconds)
+impl Scenario {
+    fn run(self, kind: Kind, span: Duration, sessions: usize) -> Result<Report> {
+        match self {
+            Self::Connect => storm::run(kind, span),
+            Self::Pairs0 => flow::run(Shape::pairs(0), kind, span),
+            Self::Pairs1 => flow::run(Shape::pairs(1), kind, span),
+            Self::Fanin => flow::run(Shape::fan_in(), kind, span),
+            Self::Fanout => flow::run(Shape::fan_out(), kind, span),
+            Self::Idle => idle::run(kind, sessions),
+        }
     }
 }
 
@@ -67,28 +99,44 @@ fn main() -> Result<()> {
     {
         return Ok(());
     }
-    let cli = Cli::parse_from(arguments);
-    let Some(command) = cli.command else {
-        return Ok(Cli::command().print_help()?);
+    let Cli {
+        command,
+        broker,
+        seconds,
+        sessions,
+        json,
+    } = Cli::parse_from(arguments);
+    let span = Duration::from_secs(seconds);
+    let scenario = match command {
+        None => return Ok(Cli::command().print_help()?),
+        Some(Command::Compare { rounds, only }) => {
+            let scenarios = if only.is_empty() {
+                Scenario::value_variants()
+            } else {
+                &only
+            };
+            let sound = compare::run(scenarios, rounds.into(), span, sessions, json)?;
+            ensure!(sound, "not all runs were sound");
+            return Ok(());
+        }
+        Some(Command::Connect) => Scenario::Connect,
+        Some(Command::Pairs { qos: 0 }) => Scenario::Pairs0,
+        Some(Command::Pairs { .. }) => Scenario::Pairs1,
+        Some(Command::Fanin) => Scenario::Fanin,
+        Some(Command::Fanout) => Scenario::Fanout,
+        Some(Command::Idle) => Scenario::Idle,
     };
-    let report = match command {
-        Command::Pairs { qos, run } => flow::run(Shape::pairs(qos), run.broker, run.span())?,
-        Command::Fanin(run) => flow::run(Shape::fan_in(), run.broker, run.span())?,
-        Command::Fanout(run) => flow::run(Shape::fan_out(), run.broker, run.span())?,
-    };
-    show(&report, cli.json)?;
-    ensure!(
-        !report.faults.any(),
-        "messages were lost, repeated or refused"
-    );
+    let report = scenario.run(broker, span, sessions)?;
+    show(&report, json)?;
+    ensure!(!report.faults.any(), "the run was not sound");
     Ok(())
 }
 
-fn show(report: &Report, json: bool) -> Result<()> {
+fn show(finding: &(impl Serialize + Display), json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string(report)?);
+        println!("{}", serde_json::to_string(finding)?);
     } else {
-        println!("{report}");
+        println!("{finding}");
     }
     Ok(())
 }

@@ -97,11 +97,11 @@ impl Faults {
 }
 
 impl Report {
-    /// A report on `count` of `what` within `elapsed`.
+    /// A report on `count` items within `elapsed`, in `unit` items a second.
     pub(crate) fn rate(
         scenario: &'static str,
         broker: Kind,
-        what: &'static str,
+        unit: &'static str,
         count: u64,
         elapsed: Duration,
         cpu: CpuTime,
@@ -113,11 +113,7 @@ impl Report {
             scenario,
             broker,
             figure: count as f64 / seconds,
-            unit: if what == "cycles" {
-                "cycles/s"
-            } else {
-                "messages/s"
-            },
+            unit,
             count,
             seconds,
             cpu: Some(CpuPerItem {
