@@ -97,9 +97,12 @@ impl Broker {
             command.env("ROLLCALL_REDIS__URL", &redis.url);
         }
         let mut process = Process::start(&mut command)?;
-        let ready = process
-            .await_stdout("ready ")
-            .with_context(|| fs::read_to_string(&log_path).unwrap_or_default())?;
+        let ready = process.await_stdout("ready ").with_context(|| {
+            format!(
+                "its log: {}",
+                fs::read_to_string(&log_path).unwrap_or_default()
+            )
+        })?;
         let mqtt: SocketAddr = field(&ready, "mqtt=")?.parse()?;
         let guests = provision(&data, field(&ready, "grpc=")?, needs)?;
 

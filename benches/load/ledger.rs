@@ -10,10 +10,45 @@ pub(crate) const WINDOW: u32 = 64;
 #[derive(Clone, Copy, Default)]
 struct Publisher {
     sent: u32,
-    /// Deliveries of its messages, over all of its subscribers; those skipped count as lost, not as due.
+    /// Deliveries of its messages, over all of its subscribers; those skipped are not waited for.
     accounted: u64,
     acked: u32,
     queued: bool,
+}
+
+/// What one subscriber has of one publisher: the latest sequence number, and which of those before it.
+#[derive(Clone, Copy, Default)]
+struct Trail {
+    latest: u32,
+    /// Bit `n` stands for `latest - n`.
+    recent: u64,
+}
+
+enum Step {
+    /// So many numbers further; all but one of them were skipped.
+    Ahead(u32),
+    /// Skipped before, here now.
+    Late,
+    Repeated,
+}
+
+impl Trail {
+    #[inline]
+    fn step(&mut self, sequence: u32) -> Step {
+        if sequence > self.latest {
+            let steps = sequence - self.latest;
+            self.latest = sequence;
+            self.recent = self.recent.checked_shl(steps).unwrap_or(0) | 1;
+            return Step::Ahead(steps);
+        }
+        // What is older than the window has been given up by its publisher, or counted.
+        let bit = 1u64.checked_shl(self.latest - sequence).unwrap_or(u64::MAX);
+        if self.recent & bit != 0 {
+            return Step::Repeated;
+        }
+        self.recent |= bit;
+        Step::Late
+    }
 }
 
 pub(crate) struct Ledger {
@@ -21,8 +56,8 @@ pub(crate) struct Ledger {
     /// Subscribers every message goes to.
     audience: u64,
     acknowledged: bool,
-    /// Last sequence number by subscriber and publisher.
-    seen: Vec<u32>,
+    /// By subscriber and publisher.
+    trails: Vec<Trail>,
     /// Publishers whose window may have room again.
     ready: Vec<usize>,
     pub(crate) latency: Histogram<u64>,
@@ -56,7 +91,7 @@ impl Ledger {
             ],
             audience,
             acknowledged,
-            seen: vec![0; publishers * subscribers],
+            trails: vec![Trail::default(); publishers * subscribers],
             ready: (0..publishers).collect(),
             latency: Histogram::new_with_bounds(1, 60_000_000_000, 2)
                 .expect("invariant: sound bounds"),
@@ -117,15 +152,13 @@ impl Ledger {
             return;
         }
         self.delivered += 1;
-        let seen = &mut self.seen[subscriber * self.publishers.len() + publisher];
-        if label.sequence > *seen {
-            let steps = label.sequence - *seen;
-            *seen = label.sequence;
-            self.faults.gaps += u64::from(steps - 1);
-            self.publishers[publisher].accounted += u64::from(steps);
-            self.wake(publisher);
-        } else {
-            self.faults.repeats += 1;
+        match self.trails[subscriber * self.publishers.len() + publisher].step(label.sequence) {
+            Step::Ahead(steps) => {
+                self.publishers[publisher].accounted += u64::from(steps);
+                self.wake(publisher);
+            }
+            Step::Late => self.faults.late += 1,
+            Step::Repeated => self.faults.repeated += 1,
         }
         if label.nanos != self.burst.sent_nanos {
             self.end_burst(now);
@@ -166,7 +199,7 @@ impl Ledger {
     /// All faults, with what never came.
     pub(crate) fn close(mut self) -> (Histogram<u64>, Faults) {
         self.faults.missing =
-            (self.sent * self.audience).saturating_sub(self.delivered - self.faults.repeats);
+            (self.sent * self.audience).saturating_sub(self.delivered - self.faults.repeated);
         self.faults.unacked = if self.acknowledged { self.unacked() } else { 0 };
         (self.latency, self.faults)
     }

@@ -18,6 +18,7 @@ use flow::Shape;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
+use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -41,7 +42,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// 128 sockets that connect, get their CONNACK, disconnect and close, again and again.
+    /// 96 sockets that connect, get their CONNACK, disconnect and close, again and again.
     Connect,
     /// 50 publishers, each with a subscriber of its own.
     Pairs {
@@ -88,7 +89,17 @@ impl Scenario {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     // `cargo bench` adds `--bench`; `cargo test` and nextest ask for tests, of which there are none.
     let arguments: Vec<String> = std::env::args()
         .filter(|argument| argument != "--bench")

@@ -61,10 +61,10 @@ impl Latency {
 pub(crate) struct Faults {
     /// Deliveries that never came.
     pub(crate) missing: u64,
-    /// Sequence numbers that were skipped: lost, or to come in the wrong order.
-    pub(crate) gaps: u64,
-    /// Messages that came twice, or after a later one.
-    pub(crate) repeats: u64,
+    /// Messages that came after a later one of the same publisher.
+    pub(crate) late: u64,
+    /// Messages that came twice.
+    pub(crate) repeated: u64,
     /// Messages without their PUBACK.
     pub(crate) unacked: u64,
     /// Packets that had no business here.
@@ -81,8 +81,8 @@ impl Faults {
     fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("missing", self.missing),
-            ("gaps", self.gaps),
-            ("repeats", self.repeats),
+            ("late", self.late),
+            ("repeated", self.repeated),
             ("unacked", self.unacked),
             ("strange packets", self.strange),
             ("refused", self.refused),
