@@ -1,270 +1,287 @@
-//! The broker under load: started here and stopped again, or running already.
+//! The brokers under load, each started afresh in a folder of its own and ended with it.
 
-use std::fmt;
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use crate::mqtt::Login;
+use crate::process::Process;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, bail};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_rollcall");
-/// How long a broker may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ROLLCALL: &str = env!("CARGO_BIN_EXE_rollcall");
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// Loopback addresses a storm goes to. Each of them gives it another 28,000 ports of its own.
+const STORM_ADDRESSES: usize = 200;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Rollcall,
     Mosquitto,
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rollcall => "rollcall",
-            Self::Mosquitto => "mosquitto",
-        })
+/// What a scenario asks of its broker.
+#[derive(Clone, Copy)]
+pub(crate) struct Needs {
+    /// Things, spread evenly over the channels, each of them allowed to read and write there.
+    pub(crate) things: usize,
+    pub(crate) channels: usize,
+    /// Many short connections: listen on all of loopback, and tell a Redis of each.
+    pub(crate) storm: bool,
+}
+
+/// A thing to connect as, and its channel.
+pub(crate) struct Guest {
+    login: Option<(String, String)>,
+    channel: String,
+}
+
+impl Guest {
+    pub(crate) fn login(&self) -> Option<Login<'_>> {
+        self.login
+            .as_ref()
+            .map(|(user, password)| Login { user, password })
+    }
+
+    pub(crate) fn topic(&self) -> String {
+        format!("channels/{}/messages/load", self.channel)
     }
 }
 
-/// What a client of the load logs in with, and the channel it may use.
-#[derive(Clone)]
-pub(crate) struct Login {
-    pub(crate) thing: String,
-    pub(crate) key: String,
-    pub(crate) channel: String,
-}
-
+/// A broker that listens. Fields are dropped in order: the processes before their folder.
 pub(crate) struct Broker {
-    pub(crate) name: String,
-    /// Listens on all addresses of the loopback network, so that no port runs out.
-    pub(crate) address: SocketAddr,
-    pid: Option<u32>,
-    logins: Vec<Login>,
-    processes: Vec<Child>,
-    folder: Option<TempDir>,
+    pub(crate) guests: Vec<Guest>,
+    /// Where presence events are relayed to.
+    pub(crate) redis: Option<Redis>,
+    process: Process,
+    port: u16,
+    addresses: usize,
+    _folder: TempDir,
 }
 
 impl Broker {
-    pub(crate) fn start(kind: Kind, things: usize, channels: usize) -> anyhow::Result<Self> {
-        match kind {
-            Kind::Rollcall => Self::start_rollcall(things, channels),
-            Kind::Mosquitto => Self::start_mosquitto(),
-        }
+    pub(crate) fn start(kind: Kind, needs: Needs) -> Result<Self> {
+        let folder = TempDir::with_prefix("rollcall-load-")?;
+        let started = match kind {
+            Kind::Rollcall => Self::rollcall(folder, needs),
+            Kind::Mosquitto => Self::mosquitto(folder, needs),
+        };
+        started.with_context(|| format!("cannot start {kind:?}"))
     }
 
-    pub(crate) fn running(address: SocketAddr, logins: Option<&Path>) -> anyhow::Result<Self> {
-        let logins = logins.map(read_logins).transpose()?.unwrap_or_default();
-        let name = address.to_string();
-        Ok(Self {
-            name,
-            address,
-            pid: None,
-            logins,
-            processes: Vec::new(),
-            folder: None,
-        })
-    }
-
-    /// With a Redis beside, as it is meant to run.
-    fn start_rollcall(things: usize, channels: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let redis = Command::new("redis-server")
-            .args([
-                "--port",
-                "0",
-                "--unixsocket",
-                "redis.sock",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(folder.path())
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("cannot start redis-server")?;
-        let mut processes = vec![redis];
+    fn rollcall(folder: TempDir, needs: Needs) -> Result<Self> {
         let data = folder.path().join("data");
-        let mut server = Command::new(PROGRAM)
+        let log_path = folder.path().join("log");
+        let redis = needs
+            .storm
+            .then(|| Redis::start(folder.path()))
+            .transpose()?;
+
+        let mut command = Command::new(ROLLCALL);
+        command
             .arg("up")
             .arg("--data")
             .arg(&data)
-            .arg("--redis")
-            .arg(format!(
-                "redis+unix://{}",
-                folder.path().join("redis.sock").display()
-            ))
-            .env("ROLLCALL_MQTT__LISTEN", "0.0.0.0:0")
+            .env(
+                "ROLLCALL_MQTT__LISTEN",
+                format!("{}:0", listen_address(needs)),
+            )
             .env("ROLLCALL_GRPC__LISTEN", "127.0.0.1:0")
             .env("ROLLCALL_HTTP__LISTEN", "127.0.0.1:0")
-            .env("ROLLCALL_LOG__FILTER", "warn")
-            .env("ROLLCALL_MQTT__MAX_CONNECTIONS", "19000")
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start rollcall")?;
-        let pid = server.id();
-        let out = server.stdout.take().context("piped")?;
-        processes.push(server);
-        let ready = BufReader::new(out).lines().map_while(Result::ok);
-        let ready = ready.into_iter().find(|line| line.starts_with("ready "));
-        let ready = ready.context("rollcall ended before it was ready")?;
-        let value = |name: &str| ready.split(' ').find_map(|pair| pair.strip_prefix(name));
-        let (mqtt, grpc) = (
-            value("mqtt=").context("mqtt")?,
-            value("grpc=").context("grpc")?,
-        );
-        let port = mqtt.parse::<SocketAddr>()?.port();
-
-        let csv = folder.path().join("things.csv");
-        let status = Command::new(PROGRAM)
-            .args(["--json", "--server", grpc, "--data"])
-            .arg(&data)
-            .args(["things", "create", "load", "--count", &things.to_string()])
-            .args(["--channels", &channels.to_string(), "--csv"])
-            .arg(&csv)
-            .stdout(Stdio::null())
-            .status()?;
-        if !status.success() {
-            bail!("cannot make the things");
+            .stderr(File::create(&log_path)?);
+        if let Some(redis) = &redis {
+            command.env("ROLLCALL_REDIS__URL", &redis.url);
         }
+        let mut process = Process::start(&mut command)?;
+        let ready = process.await_stdout("ready ").with_context(|| {
+            format!(
+                "its log: {}",
+                fs::read_to_string(&log_path).unwrap_or_default()
+            )
+        })?;
+        let mqtt: SocketAddr = field(&ready, "mqtt=")?.parse()?;
+        let guests = provision(&data, field(&ready, "grpc=")?, needs)?;
+
         Ok(Self {
-            name: "rollcall".to_owned(),
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-            pid: Some(pid),
-            logins: read_logins(&csv)?,
-            processes,
-            folder: Some(folder),
+            guests,
+            redis,
+            process,
+            port: mqtt.port(),
+            addresses: addresses(needs),
+            _folder: folder,
         })
     }
 
-    fn start_mosquitto() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    /// Anonymous, nothing kept on disk, and no limit at which it would drop messages.
+    fn mosquitto(folder: TempDir, needs: Needs) -> Result<Self> {
+        let port = free_port()?;
         let config = folder.path().join("mosquitto.conf");
+        let listen = listen_address(needs);
         fs::write(
             &config,
             format!(
-                "listener {port} 0.0.0.0\nallow_anonymous true\npersistence false\n\
-             max_queued_messages 0\nmax_inflight_messages 0\nlog_type none\n"
+                "listener {port} {listen}\n\
+                 allow_anonymous true\n\
+                 persistence false\n\
+                 max_queued_messages 0\n\
+                 max_inflight_messages 0\n\
+                 set_tcp_nodelay true\n\
+                 connection_messages false\n\
+                 log_dest stderr\n\
+                 log_type error\n\
+                 log_type information\n"
             ),
         )?;
-        let server = Command::new("mosquitto")
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+        let mut command = Command::new("mosquitto");
+        command
             .arg("-c")
             .arg(&config)
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start mosquitto: install Debian's package of that name")?;
-        let pid = server.id();
-        let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
-        let broker = Self {
-            name: "mosquitto".to_owned(),
-            address,
-            pid: Some(pid),
-            logins: Vec::new(),
-            processes: vec![server],
-            folder: Some(folder),
-        };
-        let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if begin.elapsed() > PATIENCE {
-                bail!("mosquitto does not listen");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(broker)
-    }
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        process.await_stderr("running")?;
 
-    /// The login of the `n`th client; none for a broker that asks for none.
-    pub(crate) fn login(&self, n: usize) -> Option<&Login> {
-        self.logins.get(n % self.logins.len().max(1))
-    }
-
-    /// The topic that the `n`th client may use.
-    pub(crate) fn topic(&self, n: usize) -> String {
-        match self.login(n) {
-            Some(login) => format!("channels/{}/messages/load", login.channel),
-            None => format!("channels/00000000-0000-4000-8000-{n:012}/messages/load"),
-        }
-    }
-
-    /// Entries of the presence stream; `None` if the broker has none that is known.
-    pub(crate) fn stream_len(&self) -> anyhow::Result<Option<usize>> {
-        let Some(folder) = self.folder.as_ref().filter(|_| !self.logins.is_empty()) else {
-            return Ok(None);
-        };
-        let url = format!(
-            "redis+unix://{}",
-            folder.path().join("redis.sock").display()
-        );
-        let mut connection = redis::Client::open(url)?.get_connection()?;
-        let len = redis::cmd("XLEN")
-            .arg("mainflux.mqtt")
-            .query(&mut connection)?;
-        Ok(Some(len))
-    }
-
-    /// Processor time the broker has taken.
-    pub(crate) fn cpu(&self) -> Duration {
-        self.pid.map_or(Duration::ZERO, cpu)
-    }
-
-    /// Memory the broker holds, in bytes.
-    pub(crate) fn resident(&self) -> anyhow::Result<u64> {
-        let pid = self
-            .pid
-            .context("only a broker that was started here can be weighed")?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context("VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
-        Ok(kib * 1024)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        for process in self.processes.iter_mut().rev() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-/// Processor time a process has taken.
-pub(crate) fn cpu(pid: u32) -> Duration {
-    // Of the kernel's clock ticks, a hundred are a second on every Linux.
-    let ticks = || -> Option<u64> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
-        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-    };
-    Duration::from_millis(10 * ticks().unwrap_or(0))
-}
-
-fn read_logins(csv: &Path) -> anyhow::Result<Vec<Login>> {
-    let text = fs::read_to_string(csv).with_context(|| format!("cannot read {}", csv.display()))?;
-    let rows = text.lines().skip(1).map(|row| {
-        let mut parts = row.split(',').map(str::to_owned);
-        let mut part = || {
-            parts
-                .next()
-                .context("a row is thing_id,thing_key,channel_id")
-        };
-        Ok(Login {
-            thing: part()?,
-            key: part()?,
-            channel: part()?,
+        let channel = |index| format!("00000000-0000-4000-8000-{index:012}");
+        let guests = (0..needs.things)
+            .map(|index| Guest {
+                login: None,
+                channel: channel(index % needs.channels),
+            })
+            .collect();
+        Ok(Self {
+            guests,
+            redis: None,
+            process,
+            port,
+            addresses: addresses(needs),
+            _folder: folder,
         })
-    });
-    rows.collect()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where the `index`-th connection goes to.
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        let last_byte = (index % self.addresses) as u8 + 1;
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last_byte)), self.port)
+    }
+}
+
+fn listen_address(needs: Needs) -> Ipv4Addr {
+    if needs.storm {
+        Ipv4Addr::UNSPECIFIED
+    } else {
+        Ipv4Addr::LOCALHOST
+    }
+}
+
+fn addresses(needs: Needs) -> usize {
+    if needs.storm { STORM_ADDRESSES } else { 1 }
+}
+
+/// A port nobody listens on at the moment.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+/// The value behind `key` in a line of `key=value` words.
+fn field<'a>(line: &'a str, key: &str) -> Result<&'a str> {
+    line.split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(key))
+        .with_context(|| format!("no {key} in \"{line}\""))
+}
+
+/// Has rollcall create the things through its own command, and reads their keys.
+fn provision(data: &Path, server: &str, needs: Needs) -> Result<Vec<Guest>> {
+    let csv_path = data.with_file_name("things.csv");
+    let output = Command::new(ROLLCALL)
+        .arg("--data")
+        .arg(data)
+        .args(["--server", server, "things", "create"])
+        .args(["--count", &needs.things.to_string()])
+        .args(["--channels", &needs.channels.to_string()])
+        .arg("--csv")
+        .arg(&csv_path)
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "cannot create things: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let csv = fs::read_to_string(&csv_path).context("cannot read the things created")?;
+    let guests: Vec<Guest> = csv.lines().skip(1).map(guest).collect::<Result<_>>()?;
+    ensure!(
+        guests.len() == needs.things,
+        "{} things were created",
+        guests.len()
+    );
+    Ok(guests)
+}
+
+/// A row of `thing_id,thing_key,channel_id`.
+fn guest(row: &str) -> Result<Guest> {
+    let mut fields = row.split(',').map(|field| field.trim().to_owned());
+    match (fields.next(), fields.next(), fields.next()) {
+        (Some(id), Some(key), Some(channel)) => Ok(Guest {
+            login: Some((id, key)),
+            channel,
+        }),
+        _ => bail!("not a row of three fields: {row}"),
+    }
+}
+
+/// A Redis of its own for each storm, in memory and on a unix socket.
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    _process: Process,
+}
+
+impl Redis {
+    fn start(folder: &Path) -> Result<Self> {
+        let socket = folder.join("redis.sock");
+        let mut command = Command::new("redis-server");
+        command
+            .args([
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--unixsocket",
+            ])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        process
+            .await_stdout("eady to accept connections")
+            .context("cannot start Redis")?;
+        Ok(Self {
+            url: format!("redis+unix://{}", socket.display()),
+            _process: process,
+        })
+    }
+
+    /// A count of the presence events that have arrived so far.
+    pub(crate) fn presence_events(&self) -> Result<impl FnMut() -> Result<u64> + use<>> {
+        let mut connection = redis::Client::open(self.url.as_str())?.get_connection()?;
+        Ok(move || {
+            Ok(redis::cmd("XLEN")
+                .arg("mainflux.mqtt")
+                .query(&mut connection)?)
+        })
+    }
 }

@@ -1,166 +1,177 @@
-//! All scenarios, rollcall and mosquitto in turn: what one disturbs disturbs the other too.
+//! Every scenario against both brokers in turn, medians, and the goals next to them.
 
+use crate::broker::Kind;
+use crate::report::{Report, grouped};
+use crate::{Scenario, show};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::fmt;
 use std::time::Duration;
 
-use serde_json::json;
-
-use crate::Scenario;
-use crate::broker::{Broker, Kind};
-use crate::report::Report;
-
-/// A scenario and the least ratio to mosquitto it is to reach; or the most, where less is better.
-struct Goal {
-    name: &'static str,
-    scenario: Scenario,
-    target: Target,
+/// What rollcall has to reach.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// So many times the figure of mosquitto, or more.
+    TimesMosquitto(f64),
+    /// So many bytes, or fewer.
+    Bytes(f64),
 }
 
-enum Target {
-    /// Times the rate of mosquitto.
-    AtLeast(f64),
-    /// Bytes.
-    AtMost(f64),
-}
+/// Seconds until Redis has the events of a storm.
+const DRAIN_GOAL: f64 = 5.0;
 
-const fn goal(name: &'static str, scenario: Scenario, target: Target) -> Goal {
-    Goal {
-        name,
-        scenario,
-        target,
+impl Scenario {
+    fn goal(self) -> Goal {
+        match self {
+            Self::Connect => Goal::TimesMosquitto(0.7),
+            Self::Pairs0 => Goal::TimesMosquitto(7.0),
+            Self::Pairs1 => Goal::TimesMosquitto(8.0),
+            Self::Fanin => Goal::TimesMosquitto(4.0),
+            Self::Fanout => Goal::TimesMosquitto(8.0),
+            Self::Idle => Goal::Bytes(4096.0),
+        }
     }
 }
 
-const GOALS: [Goal; 6] = [
-    goal(
-        "connect",
-        Scenario::Connect { sockets: 128 },
-        Target::AtLeast(0.7),
-    ),
-    goal(
-        "pairs-qos0",
-        Scenario::Pairs { pairs: 50, qos: 0 },
-        Target::AtLeast(7.0),
-    ),
-    goal(
-        "pairs-qos1",
-        Scenario::Pairs { pairs: 50, qos: 1 },
-        Target::AtLeast(8.0),
-    ),
-    goal(
-        "fanin-qos0",
-        Scenario::Fanin {
-            publishers: 50,
-            qos: 0,
-        },
-        Target::AtLeast(4.0),
-    ),
-    goal(
-        "fanout-qos0",
-        Scenario::Fanout {
-            subscribers: 200,
-            qos: 0,
-        },
-        Target::AtLeast(8.0),
-    ),
-    goal(
-        "idle",
-        Scenario::Idle { sessions: 15_000 },
-        Target::AtMost(4096.0),
-    ),
-];
+/// The runs of one broker, boiled down.
+#[derive(Serialize)]
+struct Summary {
+    median: f64,
+    /// From the lowest figure to the highest, as a part of the median.
+    spread: f64,
+}
 
-/// Returns whether all runs were sound. A goal that is not reached is a finding, not a failure.
-pub(crate) fn run(rounds: usize, only: &str, time: Duration, json: bool) -> anyhow::Result<bool> {
+impl Summary {
+    fn of(figures: impl Iterator<Item = f64>) -> Result<Self> {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        let (low, high) = figures
+            .first()
+            .zip(figures.last())
+            .context("no run has ended well")?;
+        let middle = figures.len() / 2;
+        let median = if figures.len() % 2 == 1 {
+            figures[middle]
+        } else {
+            (figures[middle - 1] + figures[middle]) / 2.0
+        };
+        Ok(Self {
+            median,
+            spread: (high - low) / median,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Comparison {
+    compared: &'static str,
+    unit: &'static str,
+    rollcall: Summary,
+    mosquitto: Summary,
+    ratio: f64,
+    goal: String,
+    reached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<Summary>,
+}
+
+/// Runs all `scenarios`, `rounds` times each, and says whether every message was where it belongs.
+///
+/// A run that breaks is told of and left out, and so is a comparison that has no run left.
+pub(crate) fn run(
+    scenarios: &[Scenario],
+    rounds: usize,
+    span: Duration,
+    sessions: usize,
+    json: bool,
+) -> Result<bool> {
     let mut sound = true;
-    let mut lines = Vec::new();
-    for Goal {
-        name,
-        scenario,
-        target,
-    } in GOALS.iter().filter(|goal| goal.name.contains(only))
-    {
-        let (mut ours, mut theirs): (Vec<Report>, Vec<Report>) = (Vec::new(), Vec::new());
-        for round in 1..=rounds {
-            for (kind, reports) in [(Kind::Rollcall, &mut ours), (Kind::Mosquitto, &mut theirs)] {
-                eprintln!("{name}, round {round} of {rounds}: {kind}");
-                let broker = Broker::start(kind, scenario.things(), scenario.channels())?;
-                let report = scenario.run(&broker, time)?;
-                sound &= report.is_sound();
-                report.print(json);
-                reports.push(report);
+    for &scenario in scenarios {
+        let mut reports = Vec::new();
+        for _ in 0..rounds {
+            for kind in [Kind::Rollcall, Kind::Mosquitto] {
+                match scenario.run(kind, span, sessions) {
+                    Ok(report) => {
+                        show(&report, json)?;
+                        sound &= !report.faults.any();
+                        reports.push(report);
+                    }
+                    Err(error) => {
+                        eprintln!("{scenario:?} on {kind:?} broke: {error:#}");
+                        sound = false;
+                    }
+                }
             }
         }
-        lines.push(summary(name, target, &ours, &theirs, json));
-    }
-    if !json {
-        println!(
-            "\n{:<12} {:>12} {:>23} {:>12} {:>23} {:>7} {:>8}",
-            "scenario", "rollcall", "(spread)", "mosquitto", "(spread)", "ratio", "goal"
-        );
-    }
-    for line in lines {
-        println!("{line}");
+        match compare(scenario, &reports) {
+            Ok(comparison) => show(&comparison, json)?,
+            Err(error) => eprintln!("{scenario:?} cannot be compared: {error:#}"),
+        }
     }
     Ok(sound)
 }
 
-fn summary(name: &str, target: &Target, ours: &[Report], theirs: &[Report], json: bool) -> String {
-    let (our, their) = (Spread::of(ours), Spread::of(theirs));
-    let ratio = our.median / their.median;
-    let (goal, reached) = match target {
-        Target::AtLeast(least) => (format!(">={least}"), ratio >= *least),
-        Target::AtMost(most) => (format!("<={most}"), our.median <= *most),
+fn compare(scenario: Scenario, reports: &[Report]) -> Result<Comparison> {
+    let first = reports.first().context("no run has ended well")?;
+    let of = |kind| reports.iter().filter(move |report| report.broker == kind);
+    let rollcall = Summary::of(of(Kind::Rollcall).map(|report| report.figure))?;
+    let mosquitto = Summary::of(of(Kind::Mosquitto).map(|report| report.figure))?;
+    let drain = Summary::of(of(Kind::Rollcall).filter_map(|report| report.drain_seconds)).ok();
+
+    let ratio = rollcall.median / mosquitto.median;
+    let (mut goal, mut reached) = match scenario.goal() {
+        Goal::TimesMosquitto(times) => (format!("at least {times} x"), ratio >= times),
+        Goal::Bytes(bytes) => (
+            format!("at most {} bytes", grouped(bytes)),
+            rollcall.median <= bytes,
+        ),
     };
-    let drained = ours
-        .iter()
-        .filter_map(|report| report.drained)
-        .fold(None, |most, seconds| {
-            Some(f64::max(seconds, most.unwrap_or(0.0)))
-        });
-    if json {
-        return json!({
-            "summary": name, "rollcall": our.json(), "mosquitto": their.json(), "ratio": ratio,
-            "goal": goal, "reached": reached, "drained_s": drained,
-        })
-        .to_string();
+    if let Some(drain) = &drain {
+        goal.push_str(&format!(", drained within {DRAIN_GOAL} s"));
+        reached &= drain.median <= DRAIN_GOAL;
     }
-    let drained = drained
-        .map(|s| format!(", drained within {s:.1} s"))
-        .unwrap_or_default();
-    let verdict = if reached { "reached" } else { "missed" };
-    let spread = |it: &Spread| format!("({:.0}-{:.0})", it.least, it.most);
-    format!(
-        "{name:<12} {:>12.0} {:>23} {:>12.0} {:>23} {ratio:>7.2} {goal:>8} {verdict}{drained}",
-        our.median,
-        spread(&our),
-        their.median,
-        spread(&their),
-    )
+    Ok(Comparison {
+        compared: first.scenario,
+        unit: first.unit,
+        rollcall,
+        mosquitto,
+        ratio,
+        goal,
+        reached,
+        drain,
+    })
 }
 
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(reports: &[Report]) -> Self {
-        let mut values: Vec<f64> = reports.iter().map(|report| report.value).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        Self {
-            least: values[0],
-            median,
-            most: values[values.len() - 1],
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            compared,
+            unit,
+            rollcall,
+            mosquitto,
+            ratio,
+            goal,
+            ..
+        } = self;
+        let reached = if self.reached { "reached" } else { "MISSED" };
+        write!(
+            f,
+            "=> {compared}: rollcall {rollcall}, mosquitto {mosquitto} {unit}, ratio {ratio:.2}"
+        )?;
+        if let Some(drain) = &self.drain {
+            write!(f, ", drained in {:.2} s", drain.median)?;
         }
+        writeln!(f, "; goal {goal}: {reached}")
     }
+}
 
-    fn json(&self) -> serde_json::Value {
-        json!({ "least": self.least, "median": self.median, "most": self.most })
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (spread {:.0} %)",
+            grouped(self.median),
+            self.spread * 100.0
+        )
     }
 }

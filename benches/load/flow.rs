@@ -1,438 +1,309 @@
-//! Messages from publishers to subscribers, with a bounded number under way.
+//! Messages through the broker at full speed: one thread, one poll, a window for every publisher.
+//!
+//! The loop is closed: a publisher has at most [`ledger::WINDOW`] messages on their way, so no broker is
+//! driven into dropping and the figure is a rate without loss. With many subscribers the window counts
+//! deliveries: as many as that number of messages has.
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use crate::broker::{Broker, Kind, Needs};
+use crate::ledger::Ledger;
+use crate::link::{self, Filled, Link, Wanted};
+use crate::mqtt::{self, Packet, Template};
+use crate::process::CpuTime;
+use crate::report::{Latency, Report};
+use anyhow::Result;
+use mio::{Events, Interest, Poll, Token};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use hdrhistogram::Histogram;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+const PAYLOAD_BYTES: usize = 100;
+const BUFFER_BYTES: usize = 256 * 1024;
+const WARM_UP: Duration = Duration::from_secs(1);
 
-use crate::broker::{Broker, cpu};
-use crate::report::Report;
-use crate::wire::{self, Mark, Template, WELCOME};
+/// After the last arrival so long ago nothing more is expected.
+const SILENCE: Duration = Duration::from_secs(3);
+const TICK: Duration = Duration::from_millis(50);
 
-/// Messages of one publisher that are sent and not delivered.
-const WINDOW: u64 = 64;
-const PAYLOAD: usize = 100;
-/// Runs before it counts.
-const WARM_UP: Duration = Duration::from_millis(500);
-/// If nothing is delivered for so long, what is under way counts as lost.
-const STALLED: Duration = Duration::from_secs(2);
-const READ_BYTES: usize = 256 * 1024;
-
+/// Who talks to whom, all at one quality of service.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
+    pub(crate) name: &'static str,
     pub(crate) publishers: usize,
     pub(crate) subscribers: usize,
+    /// Every pair has a channel of its own; otherwise all share one.
+    pub(crate) in_pairs: bool,
     pub(crate) qos: u8,
 }
 
 impl Shape {
-    /// One subscriber to a publisher, or all to one, or one to all.
-    const fn is_pairs(self) -> bool {
-        self.publishers == self.subscribers
+    pub(crate) fn pairs(qos: u8) -> Self {
+        let name = if qos == 0 {
+            "pairs qos 0"
+        } else {
+            "pairs qos 1"
+        };
+        Self {
+            name,
+            publishers: 50,
+            subscribers: 50,
+            in_pairs: true,
+            qos,
+        }
     }
 
-    /// Subscribers that get a message.
-    const fn copies(self) -> u64 {
-        if self.is_pairs() {
+    pub(crate) fn fan_in() -> Self {
+        Self {
+            name: "fanin",
+            publishers: 50,
+            subscribers: 1,
+            in_pairs: false,
+            qos: 0,
+        }
+    }
+
+    pub(crate) fn fan_out() -> Self {
+        Self {
+            name: "fanout",
+            publishers: 1,
+            subscribers: 200,
+            in_pairs: false,
+            qos: 0,
+        }
+    }
+
+    fn needs(self) -> Needs {
+        let channels = if self.in_pairs { self.publishers } else { 1 };
+        Needs {
+            things: self.subscribers + self.publishers,
+            channels,
+            storm: false,
+        }
+    }
+
+    fn audience(self) -> u64 {
+        if self.in_pairs {
             1
         } else {
             self.subscribers as u64
         }
     }
-
-    fn name(self) -> String {
-        let shape = match (self.publishers, self.subscribers) {
-            (publishers, subscribers) if publishers == subscribers => "pairs",
-            (1, _) => "fanout",
-            _ => "fanin",
-        };
-        format!("{shape}-qos{}", self.qos)
-    }
-
-    /// The client, and so the topic, that the `n`th publisher uses: in pairs, that of its subscriber.
-    fn topic_of(self, n: usize) -> usize {
-        if self.is_pairs() { n } else { 0 }
-    }
 }
 
-struct Publisher {
-    wire: Wire,
-    template: Template,
-    sent: u64,
-    /// Deliveries of its messages, to all subscribers together.
-    delivered: u64,
-    acknowledged: u64,
-}
+/// Runs the shape for `span`, after a second of warming up.
+pub(crate) fn run(shape: Shape, kind: Kind, span: Duration) -> Result<Report> {
+    let broker = Broker::start(kind, shape.needs())?;
+    let mut flow = Flow::open(shape, &broker)?;
+    flow.drive(WARM_UP)?;
 
-struct Subscriber {
-    wire: Wire,
-    /// The number of the next message of each publisher.
-    expected: Vec<u32>,
-}
+    let cpu = CpuTime::now(broker.process_id())?;
+    let (begin, delivered) = (Instant::now(), flow.ledger.delivered);
+    flow.ledger.latency.reset();
+    flow.drive(span)?;
+    let elapsed = begin.elapsed();
+    let cpu = CpuTime::now(broker.process_id())?.since(cpu);
+    let delivered = flow.ledger.delivered - delivered;
+    let latency = Latency::of(&flow.ledger.latency);
 
-/// A socket, what has come of a packet, and what could not be written yet.
-struct Wire {
-    stream: TcpStream,
-    input: Vec<u8>,
-    output: VecDeque<u8>,
-}
-
-pub(crate) fn run(broker: &Broker, shape: Shape, time: Duration) -> anyhow::Result<Report> {
-    let mut load = Load::prepare(broker, shape)?;
-    load.run(WARM_UP)?;
-    let tool = std::process::id();
-    load.latency.reset();
-    let (broker_cpu, tool_cpu, before) = (broker.cpu(), cpu(tool), load.delivered);
-    let begin = Instant::now();
-    load.run(time)?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let (broker_cpu, tool_cpu) = (broker.cpu() - broker_cpu, cpu(tool) - tool_cpu);
-    let delivered = load.delivered - before;
-    load.finish()?;
-    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / delivered.max(1) as f64;
-    let millis = |quantile| load.latency.value_at_quantile(quantile) as f64 / 1e6;
+    flow.settle()?;
+    let faults = flow.close();
+    let report = Report::rate(
+        shape.name,
+        kind,
+        "messages/s",
+        delivered,
+        elapsed,
+        cpu,
+        faults,
+    );
     Ok(Report {
-        scenario: shape.name(),
-        broker: broker.name.clone(),
-        unit: if shape.copies() > 1 {
-            "deliveries/s"
-        } else {
-            "messages/s"
-        },
-        value: delivered as f64 / seconds,
-        broker_micros: each(broker_cpu),
-        tool_micros: each(tool_cpu),
-        latency: Some((millis(0.5), millis(0.99))),
-        lost: load.lost,
-        doubled: load.doubled,
-        disordered: load.disordered,
-        may_lose: shape.qos == 0,
-        ..Report::default()
+        latency: Some(latency),
+        ..report
     })
 }
 
-struct Load {
-    shape: Shape,
+/// Sessions at work: subscribers first, then publishers.
+struct Flow {
     poll: Poll,
-    publishers: Vec<Publisher>,
-    subscribers: Vec<Subscriber>,
-    begin: Instant,
-    /// Publishers that may have become able to send.
-    ready: Vec<usize>,
+    events: Events,
+    links: Vec<Link>,
+    subscribers: usize,
+    templates: Vec<Template>,
+    ledger: Ledger,
     buffer: Vec<u8>,
-    output: Vec<u8>,
-    delivered: u64,
-    lost: u64,
-    doubled: u64,
-    disordered: u64,
-    latency: Histogram<u64>,
+    turn: Vec<usize>,
+    clock: Instant,
+    last_arrival: Instant,
 }
 
-impl Load {
-    fn prepare(broker: &Broker, shape: Shape) -> anyhow::Result<Self> {
+impl Flow {
+    fn open(shape: Shape, broker: &Broker) -> Result<Self> {
+        let (subscribers, publishers) = broker.guests.split_at(shape.subscribers);
+        let listening = subscribers.iter().enumerate().map(|(index, guest)| Wanted {
+            client_id: format!("subscriber-{index}"),
+            guest,
+            filter: Some((guest.topic(), shape.qos)),
+        });
+        let speaking = publishers.iter().enumerate().map(|(index, guest)| Wanted {
+            client_id: format!("publisher-{index}"),
+            guest,
+            filter: None,
+        });
+        let wanted: Vec<_> = listening.chain(speaking).collect();
+
         let poll = Poll::new()?;
-        let mut clients = 0;
-        let mut log_in = |name: &str, login: usize, token: usize| -> anyhow::Result<Wire> {
-            clients += 1;
-            let mut wire = log_in(broker, &format!("{name}-{clients}"), login)?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry()
-                .register(&mut wire.stream, Token(token), interest)?;
-            Ok(wire)
-        };
-        let Shape {
-            publishers,
-            subscribers,
-            qos,
-        } = shape;
-        let mut all = Vec::with_capacity(subscribers);
-        for n in 0..subscribers {
-            let mut wire = log_in("sub", n, publishers + n)?;
-            let topic = broker.topic(shape.topic_of(n));
-            subscribe(&mut wire, &wire::subscribe(&topic, qos))?;
-            all.push(Subscriber {
-                wire,
-                expected: vec![0; publishers],
-            });
+        let mut links = Vec::with_capacity(wanted.len());
+        for stream in link::open(broker, &wanted)? {
+            let mut link = Link::new(stream)?;
+            let token = Token(links.len());
+            poll.registry().register(
+                &mut link.stream,
+                token,
+                Interest::READABLE | Interest::WRITABLE,
+            )?;
+            links.push(link);
         }
-        let mut sources = Vec::with_capacity(publishers);
-        for n in 0..publishers {
-            let wire = log_in("pub", subscribers + n, n)?;
-            let template = Template::new(&broker.topic(shape.topic_of(n)), qos, PAYLOAD);
-            sources.push(Publisher {
-                wire,
-                template,
-                sent: 0,
-                delivered: 0,
-                acknowledged: 0,
-            });
-        }
+        let templates = (0..)
+            .zip(publishers)
+            .map(|(index, guest)| Template::new(&guest.topic(), shape.qos, index, PAYLOAD_BYTES))
+            .collect();
+        let acknowledged = shape.qos > 0;
         Ok(Self {
-            shape,
             poll,
-            publishers: sources,
-            subscribers: all,
-            begin: Instant::now(),
-            ready: (0..publishers).collect(),
-            buffer: vec![0; READ_BYTES],
-            output: Vec::with_capacity(READ_BYTES),
-            delivered: 0,
-            lost: 0,
-            doubled: 0,
-            disordered: 0,
-            latency: Histogram::new_with_max(60_000_000_000, 3)?,
+            events: Events::with_capacity(512),
+            links,
+            subscribers: shape.subscribers,
+            templates,
+            ledger: Ledger::new(
+                shape.publishers,
+                shape.subscribers,
+                shape.audience(),
+                acknowledged,
+            ),
+            buffer: vec![0; BUFFER_BYTES],
+            turn: Vec::with_capacity(shape.publishers),
+            clock: Instant::now(),
+            last_arrival: Instant::now(),
         })
     }
 
-    fn run(&mut self, time: Duration) -> anyhow::Result<()> {
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            for n in std::mem::take(&mut self.ready) {
-                self.publish(n)?;
-            }
-            self.turn()?;
+    /// Publishes and receives for `span`.
+    fn drive(&mut self, span: Duration) -> Result<()> {
+        let end = Instant::now() + span;
+        while Instant::now() < end {
+            self.publish();
+            self.receive()?;
         }
         Ok(())
     }
 
-    /// Waits for what is still under way.
-    fn finish(&mut self) -> anyhow::Result<()> {
-        let copies = self.shape.copies();
-        let open = |load: &Self| {
-            load.publishers.iter().any(|it| {
-                it.delivered < it.sent * copies || (load.shape.qos > 0 && it.acknowledged < it.sent)
-            })
-        };
-        let begin = Instant::now();
-        while open(self) && begin.elapsed() < STALLED {
-            self.turn()?;
-        }
-        let sent: u64 = self.publishers.iter().map(|it| it.sent).sum();
-        self.lost += (sent * copies).saturating_sub(self.delivered + self.lost);
-        if self.shape.qos > 0 {
-            let acknowledged: u64 = self.publishers.iter().map(|it| it.acknowledged).sum();
-            ensure!(
-                acknowledged == sent,
-                "{sent} messages sent, {acknowledged} acknowledged"
-            );
+    /// Receives what is still on its way.
+    fn settle(&mut self) -> Result<()> {
+        while !self.ledger.is_settled() && self.last_arrival.elapsed() < SILENCE {
+            self.receive()?;
         }
         Ok(())
     }
 
-    fn turn(&mut self) -> anyhow::Result<()> {
-        let mut events = Events::with_capacity(1024);
-        self.poll.poll(&mut events, Some(STALLED))?;
-        if events.is_empty() {
-            self.give_up();
-            return Ok(());
+    fn close(mut self) -> crate::report::Faults {
+        for link in &mut self.links {
+            // The broker may have hung up already: then there is nobody to say goodbye to.
+            let _ = link.stream.write(&mqtt::DISCONNECT);
         }
-        for event in &events {
-            let Token(token) = event.token();
-            let publishers = self.publishers.len();
-            if event.is_writable() {
-                let wire = match token.checked_sub(publishers) {
-                    None => &mut self.publishers[token].wire,
-                    Some(n) => &mut self.subscribers[n].wire,
-                };
-                wire.flush()?;
-                if token < publishers {
-                    self.ready.push(token);
-                }
+        let (_, faults) = self.ledger.close();
+        faults
+    }
+
+    /// Fills the windows that have room.
+    fn publish(&mut self) {
+        self.ledger.take_ready(&mut self.turn);
+        let nanos = self.clock.elapsed().as_nanos() as u64;
+        for publisher in self.turn.drain(..) {
+            let link = &mut self.links[self.subscribers + publisher];
+            if link.is_blocked() {
+                continue;
             }
-            if event.is_readable() {
-                match token.checked_sub(publishers) {
-                    None => self.hear_publisher(token)?,
-                    Some(n) => self.hear_subscriber(n)?,
-                }
+            for _ in 0..self.ledger.room(publisher) {
+                let sequence = self.ledger.send(publisher);
+                self.templates[publisher].write(&mut link.outbox, nanos, sequence);
             }
-        }
-        Ok(())
-    }
-
-    /// What has been under way for too long will not come any more.
-    fn give_up(&mut self) {
-        let copies = self.shape.copies();
-        for (n, publisher) in self.publishers.iter_mut().enumerate() {
-            self.lost += publisher.sent * copies - publisher.delivered;
-            publisher.delivered = publisher.sent * copies;
-            self.ready.push(n);
+            link.flush();
         }
     }
 
-    fn publish(&mut self, n: usize) -> anyhow::Result<()> {
-        let publisher = &mut self.publishers[n];
-        let room = publisher.delivered / self.shape.copies() + WINDOW - publisher.sent;
-        if room == 0 || !publisher.wire.output.is_empty() {
-            return Ok(());
-        }
-        self.output.clear();
-        let sent = self.begin.elapsed().as_nanos() as u64;
-        for _ in 0..room {
-            let mark = Mark {
-                publisher: n as u32,
-                number: publisher.sent as u32,
-                sent,
-            };
-            publisher.template.write(&mut self.output, mark);
-            publisher.sent += 1;
-        }
-        publisher.wire.write(&self.output)
-    }
-
-    fn hear_publisher(&mut self, n: usize) -> anyhow::Result<()> {
-        let Publisher {
-            wire, acknowledged, ..
-        } = &mut self.publishers[n];
-        wire.read(&mut self.buffer, |frame, _| {
-            ensure!(
-                frame.first == wire::PUBACK,
-                "a publisher got packet {:#x}",
-                frame.first
-            );
-            *acknowledged += 1;
-            Ok(())
-        })
-    }
-
-    fn hear_subscriber(&mut self, n: usize) -> anyhow::Result<()> {
+    /// Waits for something to happen, and deals with all that has.
+    fn receive(&mut self) -> Result<()> {
+        self.poll.poll(&mut self.events, Some(TICK))?;
         let Self {
-            publishers,
-            subscribers,
+            events,
+            links,
+            ledger,
             buffer,
-            ready,
-            latency,
+            subscribers,
+            clock,
+            last_arrival,
             ..
         } = self;
-        let (delivered, doubled, disordered) =
-            (&mut self.delivered, &mut self.doubled, &mut self.disordered);
-        let now = self.begin.elapsed().as_nanos() as u64;
-        let Subscriber { wire, expected } = &mut subscribers[n];
-        let mut touched = usize::MAX;
-        wire.read(buffer, |frame, out| {
-            ensure!(
-                frame.first >> 4 == 3,
-                "a subscriber got packet {:#x}",
-                frame.first
-            );
-            let (mark, id) = wire::message(&frame).context("a message of another size")?;
-            if let Some(id) = id {
-                wire::puback(out, id);
+        for event in events.iter() {
+            let index = event.token().0;
+            let link = &mut links[index];
+            if event.is_writable() && link.is_blocked() {
+                link.flush();
+                if !link.is_blocked() && index >= *subscribers {
+                    ledger.wake(index - *subscribers);
+                }
             }
-            let from = mark.publisher as usize;
-            let next = &mut expected[from];
-            if mark.number + 1 == *next {
-                *doubled += 1;
-                return Ok(());
+            if !event.is_readable() {
+                continue;
             }
-            // A gap may be a loss, which shows at the end; going back is none.
-            *disordered += u64::from(mark.number < *next);
-            *next = mark.number + 1;
-            *delivered += 1;
-            publishers[from].delivered += 1;
-            latency.saturating_record(now.saturating_sub(mark.sent));
-            if from != touched {
-                ready.push(from);
-                touched = from;
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Wire {
-    /// Reads what is there and hands on whole packets; what `hear` writes is sent.
-    fn read(
-        &mut self,
-        buffer: &mut [u8],
-        mut hear: impl FnMut(wire::Frame<'_>, &mut Vec<u8>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut answers = Vec::new();
-        loop {
-            let held = self.input.len();
-            buffer[..held].copy_from_slice(&self.input);
-            let end = match self.stream.read(&mut buffer[held..]) {
-                Ok(0) => bail!("the broker has closed a connection"),
-                Ok(n) => held + n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            };
-            let mut at = 0;
-            while let Some(frame) = wire::frame(&buffer[at..end]) {
-                at += frame.len;
-                hear(frame, &mut answers)?;
-            }
-            self.input.clear();
-            self.input.extend_from_slice(&buffer[at..end]);
-            if end < buffer.len() {
-                break;
+            loop {
+                let (filled, dry) = match link.fill(buffer) {
+                    Filled::More(bytes) => (bytes, false),
+                    Filled::Dry(bytes) => (bytes, !event.is_read_closed()),
+                    Filled::Closed => {
+                        ledger.faults.closed += 1;
+                        break;
+                    }
+                };
+                *last_arrival = Instant::now();
+                let now = (*last_arrival - *clock).as_nanos() as u64;
+                read_packets(&buffer[..filled], index, *subscribers, link, ledger, now)?;
+                if dry {
+                    break;
+                }
             }
         }
-        if answers.is_empty() {
-            Ok(())
-        } else {
-            self.write(&answers)
-        }
-    }
-
-    fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
-        while self.output.is_empty() && !bytes.is_empty() {
-            match self.stream.write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.output.extend(bytes);
         Ok(())
     }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        let waiting = std::mem::take(&mut self.output);
-        let (front, back) = waiting.as_slices();
-        self.write(front)?;
-        self.write(back)
-    }
 }
 
-/// Logs in and waits for the welcome, then goes on without waiting.
-fn log_in(broker: &Broker, client_id: &str, n: usize) -> anyhow::Result<Wire> {
-    let mut stream = std::net::TcpStream::connect(broker.address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(&wire::connect(client_id, broker.login(n)))?;
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack)?;
-    ensure!(
-        connack == WELCOME,
-        "the broker refuses a client: {connack:?}"
-    );
-    stream.set_nonblocking(true)?;
-    Ok(Wire {
-        stream: TcpStream::from_std(stream),
-        input: Vec::new(),
-        output: VecDeque::new(),
-    })
-}
-
-fn subscribe(wire: &mut Wire, packet: &[u8]) -> anyhow::Result<()> {
-    wire.write(packet)?;
-    let begin = Instant::now();
-    let mut suback = [0; 16];
-    loop {
-        match wire.stream.read(&mut suback) {
-            Ok(5) if suback[0] == wire::SUBACK && suback[4] < 0x80 => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                ensure!(
-                    begin.elapsed() < Duration::from_secs(10),
-                    "no answer to SUBSCRIBE"
-                );
-                std::thread::sleep(Duration::from_micros(100));
+/// Notes every packet in `bytes`, and answers those that want an answer.
+fn read_packets(
+    bytes: &[u8],
+    index: usize,
+    subscribers: usize,
+    link: &mut Link,
+    ledger: &mut Ledger,
+    now: u64,
+) -> Result<()> {
+    let mut rest = bytes;
+    while let Some((packet, length)) = mqtt::next(rest)? {
+        rest = &rest[length..];
+        match packet {
+            Packet::Publish { label, id } if index < subscribers => {
+                ledger.deliver(index, label, now);
+                if let Some(id) = id {
+                    mqtt::puback(&mut link.outbox, id);
+                }
             }
-            other => bail!("the broker refuses a subscription: {other:?} {suback:?}"),
+            Packet::Puback { id } if index >= subscribers => {
+                ledger.acknowledge(index - subscribers, id)
+            }
+            _ => ledger.faults.strange += 1,
         }
     }
+    ledger.end_burst(now);
+    link.keep(rest);
+    if link.is_blocked() {
+        link.flush();
+    }
+    Ok(())
 }

@@ -1,44 +1,70 @@
-//! What a session costs that does nothing.
+//! Sessions that only sit there, each with a subscription: what memory one of them takes.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use crate::broker::{Broker, Kind, Needs};
+use crate::link::{self, Wanted};
+use crate::process;
+use crate::report::{Faults, Report};
+use anyhow::Result;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+/// The broker gets this long to give back what only the handshakes needed.
+const HOLD: Duration = Duration::from_secs(2);
+const SESSIONS_PER_CHANNEL: usize = 10;
 
-use crate::broker::Broker;
-use crate::report::Report;
-use crate::wire::{self, WELCOME};
+/// Opens `sessions` and compares the broker's resident memory before and after.
+pub(crate) fn run(kind: Kind, sessions: usize) -> Result<Report> {
+    let channels = sessions.div_ceil(SESSIONS_PER_CHANNEL);
+    let broker = Broker::start(
+        kind,
+        Needs {
+            things: sessions,
+            channels,
+            storm: false,
+        },
+    )?;
+    // A filter of its own for each: nobody's subscription is free because another has the same.
+    let wanted: Vec<_> = (0..)
+        .zip(&broker.guests)
+        .map(|(index, guest)| Wanted {
+            client_id: format!("idle-{index}"),
+            guest,
+            filter: Some((format!("{}/{index}", guest.topic()), 0)),
+        })
+        .collect();
 
-/// Sockets to one address, well below the number of ports.
-const PER_ADDRESS: usize = 10_000;
+    let before = process::resident_bytes(broker.process_id())?;
+    let begin = Instant::now();
+    let mut open = link::open(&broker, &wanted)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    thread::sleep(HOLD);
+    let after = process::resident_bytes(broker.process_id())?;
 
-pub(crate) fn run(broker: &Broker, sessions: usize) -> anyhow::Result<Report> {
-    let before = broker.resident()?;
-    let mut clients = Vec::with_capacity(sessions);
-    for n in 0..sessions {
-        let last = (n / PER_ADDRESS) as u8 + 1;
-        let address: SocketAddr = (Ipv4Addr::new(127, 0, 0, last), broker.address.port()).into();
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(&wire::connect(&format!("idle-{n}"), broker.login(n)))?;
-        let mut connack = [0; 4];
-        stream.read_exact(&mut connack)?;
-        ensure!(connack == WELCOME, "session {n} is refused: {connack:?}");
-        stream.write_all(&wire::subscribe(&broker.topic(n), 1))?;
-        let mut suback = [0; 5];
-        stream.read_exact(&mut suback)?;
-        ensure!(suback[4] < 0x80, "subscription {n} is refused");
-        clients.push(stream);
+    let mut faults = Faults::default();
+    for session in &mut open {
+        if !is_alive(session)? {
+            faults.closed += 1;
+        }
     }
-    // What was needed to let them in may be given back.
-    std::thread::sleep(Duration::from_secs(2));
-    let after = broker.resident()?;
     Ok(Report {
-        scenario: "idle".to_owned(),
-        broker: broker.name.clone(),
+        scenario: "idle",
+        broker: kind,
+        figure: after.saturating_sub(before) as f64 / sessions as f64,
         unit: "bytes/session",
-        value: after.saturating_sub(before) as f64 / sessions as f64,
-        ..Report::default()
+        count: sessions as u64,
+        seconds,
+        cpu: None,
+        latency: None,
+        drain_seconds: None,
+        faults,
     })
+}
+
+/// The broker has neither hung up nor said anything.
+fn is_alive(session: &mut TcpStream) -> Result<bool> {
+    session.set_nonblocking(true)?;
+    let read = session.read(&mut [0]);
+    Ok(matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock))
 }

@@ -1,155 +1,97 @@
-//! The load tool: storms of logins, streams of messages and many idle sessions against a running broker.
-//!
-//! `cargo bench --bench load -- help` tells how; benches/README.md what the numbers mean.
+//! Load on the whole program, side by side with mosquitto. `benches/README.md` says how to read it.
 
 mod broker;
 mod compare;
 mod flow;
 mod idle;
+mod ledger;
+mod link;
+mod mqtt;
+mod process;
 mod report;
 mod storm;
-mod wire;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use anyhow::{Result, ensure};
+use broker::Kind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use flow::Shape;
+use report::Report;
+use serde::Serialize;
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-
-use broker::{Broker, Kind};
-use flow::Shape;
-use report::Report;
-
 #[derive(Parser)]
-#[command(name = "load", about = "Measures brokers on this machine")]
-struct Arguments {
-    /// Given by cargo
-    #[arg(long, hide = true, global = true)]
-    bench: bool,
-    /// One JSON object a line
+#[command(name = "load", bin_name = "cargo bench --bench load --", about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The broker under load; `compare` takes both.
+    #[arg(long, global = true, value_enum, default_value = "rollcall")]
+    broker: Kind,
+    /// How long a figure is taken.
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Idle sessions. This tool and the broker have a file open for each.
+    #[arg(long, global = true, default_value_t = 15_000)]
+    sessions: usize,
+    /// Print JSON, an object a line.
     #[arg(long, global = true)]
     json: bool,
-    /// How long each run measures, in seconds
-    #[arg(long, global = true, default_value_t = 5.0)]
-    seconds: f64,
-    #[command(flatten)]
-    target: Target,
-    #[command(subcommand)]
-    scenario: Option<Scenario>,
 }
 
-#[derive(Args)]
-struct Target {
-    /// Which broker to start
-    #[arg(long, global = true, default_value = "rollcall")]
-    broker: Kind,
-    /// A broker that runs already
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    address: Option<SocketAddr>,
-    /// Things for it: thing_id,thing_key,channel_id
-    #[arg(long, global = true, value_name = "CSV", requires = "address")]
-    credentials: Option<PathBuf>,
-}
-
-#[derive(Clone, Subcommand)]
-enum Scenario {
-    /// Sessions that come and go: CONNECT, CONNACK, DISCONNECT
-    Connect {
-        /// Sockets at one time
-        #[arg(long, default_value_t = 128)]
-        sockets: usize,
-    },
-    /// Publishers with a subscriber each
+#[derive(Subcommand)]
+enum Command {
+    /// 96 sockets that connect, get their CONNACK, disconnect and close, again and again.
+    Connect,
+    /// 50 publishers, each with a subscriber of its own.
     Pairs {
-        #[arg(long, default_value_t = 50)]
-        pairs: usize,
-        #[arg(long, default_value_t = 0)]
+        /// Quality of service of messages and subscriptions.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
         qos: u8,
     },
-    /// Many publishers, one subscriber
-    Fanin {
-        #[arg(long, default_value_t = 50)]
-        publishers: usize,
-        #[arg(long, default_value_t = 0)]
-        qos: u8,
-    },
-    /// One publisher, many subscribers
-    Fanout {
-        #[arg(long, default_value_t = 200)]
-        subscribers: usize,
-        #[arg(long, default_value_t = 0)]
-        qos: u8,
-    },
-    /// Sessions with one subscription each that do nothing
-    Idle {
-        #[arg(long, default_value_t = 15_000)]
-        sessions: usize,
-    },
-    /// All of these, rollcall and mosquitto in turn, with medians and ratios
+    /// 50 publishers, one subscriber.
+    Fanin,
+    /// One publisher, 200 subscribers.
+    Fanout,
+    /// Sessions that only sit there, each with a subscription.
+    Idle,
+    /// Rollcall and mosquitto in turn, medians, and the goals.
     Compare {
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Only scenarios whose name contains this
-        #[arg(long, default_value = "")]
-        only: String,
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+        /// Some of the scenarios, separated by commas; all if left out.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Scenario>,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scenario {
+    Connect,
+    Pairs0,
+    Pairs1,
+    Fanin,
+    Fanout,
+    Idle,
 }
 
 impl Scenario {
-    /// Things that take part.
-    const fn things(&self) -> usize {
-        match *self {
-            Self::Connect { sockets } => sockets,
-            Self::Pairs { pairs, .. } => 2 * pairs,
-            Self::Fanin { publishers, .. } => publishers + 1,
-            Self::Fanout { subscribers, .. } => subscribers + 1,
-            Self::Idle { sessions } => sessions,
-            Self::Compare { .. } => 0,
-        }
-    }
-
-    /// Channels that the things share.
-    const fn channels(&self) -> usize {
-        match *self {
-            Self::Pairs { pairs, .. } => pairs,
-            _ => 1,
-        }
-    }
-
-    fn run(&self, broker: &Broker, time: Duration) -> anyhow::Result<Report> {
-        let shape = |publishers, subscribers, qos| Shape {
-            publishers,
-            subscribers,
-            qos,
-        };
-        match *self {
-            Self::Connect { sockets } => storm::run(broker, sockets, time),
-            Self::Pairs { pairs, qos } => flow::run(broker, shape(pairs, pairs, qos), time),
-            Self::Fanin { publishers, qos } => flow::run(broker, shape(publishers, 1, qos), time),
-            Self::Fanout { subscribers, qos } => {
-                flow::run(broker, shape(1, subscribers, qos), time)
-            }
-            Self::Idle { sessions } => idle::run(broker, sessions),
-            Self::Compare { .. } => unreachable!("invariant: not one run"),
+    fn run(self, kind: Kind, span: Duration, sessions: usize) -> Result<Report> {
+        match self {
+            Self::Connect => storm::run(kind, span),
+            Self::Pairs0 => flow::run(Shape::pairs(0), kind, span),
+            Self::Pairs1 => flow::run(Shape::pairs(1), kind, span),
+            Self::Fanin => flow::run(Shape::fan_in(), kind, span),
+            Self::Fanout => flow::run(Shape::fan_out(), kind, span),
+            Self::Idle => idle::run(kind, sessions),
         }
     }
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` without arguments runs every bench: this one is too long to run unasked.
-    let arguments = Arguments::parse();
-    let Some(scenario) = &arguments.scenario else {
-        println!("load: choose a scenario, for example: cargo bench --bench load -- compare");
-        return ExitCode::SUCCESS;
-    };
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        eprintln!("load: cannot raise the number of open files: {error}");
-    }
-    match run(&arguments, scenario) {
-        Ok(sound) if sound => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
             ExitCode::FAILURE
@@ -157,19 +99,55 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether nothing was lost, doubled or out of order.
-fn run(arguments: &Arguments, scenario: &Scenario) -> anyhow::Result<bool> {
-    let time = Duration::from_secs_f64(arguments.seconds);
-    if let Scenario::Compare { rounds, only } = scenario {
-        return compare::run(*rounds, only, time, arguments.json);
+fn run() -> Result<()> {
+    // `cargo bench` adds `--bench`; `cargo test` and nextest ask for tests, of which there are none.
+    let arguments: Vec<String> = std::env::args()
+        .filter(|argument| argument != "--bench")
+        .collect();
+    if arguments
+        .iter()
+        .any(|argument| argument == "--test" || argument == "--list")
+    {
+        return Ok(());
     }
-    let target = &arguments.target;
-    let broker = match (target.address, &target.credentials) {
-        (Some(address), credentials) => Broker::running(address, credentials.as_deref())?,
-        (None, _) => Broker::start(target.broker, scenario.things(), scenario.channels())
-            .with_context(|| format!("cannot start {}", target.broker))?,
+    let Cli {
+        command,
+        broker,
+        seconds,
+        sessions,
+        json,
+    } = Cli::parse_from(arguments);
+    let span = Duration::from_secs(seconds);
+    let scenario = match command {
+        None => return Ok(Cli::command().print_help()?),
+        Some(Command::Compare { rounds, only }) => {
+            let scenarios = if only.is_empty() {
+                Scenario::value_variants()
+            } else {
+                &only
+            };
+            let sound = compare::run(scenarios, rounds.into(), span, sessions, json)?;
+            ensure!(sound, "not all runs were sound");
+            return Ok(());
+        }
+        Some(Command::Connect) => Scenario::Connect,
+        Some(Command::Pairs { qos: 0 }) => Scenario::Pairs0,
+        Some(Command::Pairs { .. }) => Scenario::Pairs1,
+        Some(Command::Fanin) => Scenario::Fanin,
+        Some(Command::Fanout) => Scenario::Fanout,
+        Some(Command::Idle) => Scenario::Idle,
     };
-    let report = scenario.run(&broker, time)?;
-    report.print(arguments.json);
-    Ok(report.is_sound())
+    let report = scenario.run(broker, span, sessions)?;
+    show(&report, json)?;
+    ensure!(!report.faults.any(), "the run was not sound");
+    Ok(())
+}
+
+fn show(finding: &(impl Serialize + Display), json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(finding)?);
+    } else {
+        println!("{finding}");
+    }
+    Ok(())
 }

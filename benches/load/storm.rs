@@ -1,119 +1,275 @@
-//! Sessions that come and go, as fast as the broker lets them.
+//! A storm of short sessions: connect, CONNACK, DISCONNECT, close, and again.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
-
-use anyhow::bail;
+use crate::broker::{Broker, Kind, Needs, Redis};
+use crate::mqtt::{self, Packet};
+use crate::process::CpuTime;
+use crate::report::{Faults, Latency, Report};
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::broker::{Broker, cpu};
-use crate::report::Report;
-use crate::wire::{self, DISCONNECT, WELCOME};
+/// As many as fit into mosquitto's queue of connections to accept (100): one more, and the kernel drops
+/// attempts, which come again a second later.
+const SOCKETS: usize = 96;
+const THINGS: usize = 1_000;
+const CHANNELS: usize = 10;
+const TICK: Duration = Duration::from_millis(20);
 
-/// Addresses that are connected to in turn: a closed connection keeps its pair of ports for a minute.
-const ADDRESSES: u8 = 100;
-/// How long the relay may take before the tool gives up on it.
-const DRAIN: Duration = Duration::from_secs(60);
+/// Sessions still without a CONNACK so long after the storm count as failed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Client {
-    stream: TcpStream,
-    greeted: bool,
-}
+/// Redis gets this long to have all events, far beyond the goal, so that a miss has a figure too.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const EVENTS_PER_CYCLE: u64 = 2;
 
-pub(crate) fn run(broker: &Broker, sockets: usize, time: Duration) -> anyhow::Result<Report> {
-    let greetings: Vec<Vec<u8>> = (0..sockets)
-        .map(|n| wire::connect(&format!("storm-{n}"), broker.login(n)))
-        .collect();
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(sockets);
-    let mut opened = 0u64;
-    let mut clients = Vec::with_capacity(sockets);
-    for n in 0..sockets {
-        clients.push(open(broker, &poll, n, &mut opened)?);
+/// Runs the storm for `span`, and then waits until Redis has the events of all its sessions.
+pub(crate) fn run(kind: Kind, span: Duration) -> Result<Report> {
+    let broker = Broker::start(
+        kind,
+        Needs {
+            things: THINGS,
+            channels: CHANNELS,
+            storm: true,
+        },
+    )?;
+    let mut storm = Storm::new(&broker)?;
+
+    let cpu = CpuTime::now(broker.process_id())?;
+    let begin = Instant::now();
+    storm.rage(begin + span)?;
+    let elapsed = begin.elapsed();
+    let cpu = CpuTime::now(broker.process_id())?.since(cpu);
+    let cycles = storm.cycles;
+    storm.calm_down()?;
+
+    let mut drain_seconds = None;
+    if let Some(redis) = &broker.redis {
+        let expected = storm.cycles * EVENTS_PER_CYCLE;
+        let (seconds, events) = drain(redis, expected)?;
+        drain_seconds = Some(seconds);
+        storm.faults.events_wrong = events.abs_diff(expected);
     }
-    let tool = std::process::id();
-    let (broker_cpu, tool_cpu, begin) = (broker.cpu(), cpu(tool), Instant::now());
-    let (mut cycles, mut refused) = (0u64, 0u64);
-    while begin.elapsed() < time {
-        poll.poll(&mut events, Some(Duration::from_secs(1)))?;
-        if events.is_empty() {
-            bail!("the broker does not answer");
-        }
-        for event in &events {
-            let Token(n) = event.token();
-            let client = &mut clients[n];
-            if event.is_writable() && !client.greeted {
-                client.stream.write_all(&greetings[n])?;
-                client.greeted = true;
-            }
-            if !event.is_readable() || !client.greeted {
-                continue;
-            }
-            let mut connack = [0; 64];
-            match client.stream.read(&mut connack) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Ok(4) if connack[..4] == WELCOME => {
-                    client.stream.write_all(&DISCONNECT)?;
-                    cycles += 1;
-                }
-                _ => refused += 1,
-            }
-            clients[n] = open(broker, &poll, n, &mut opened)?;
-        }
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    let (broker_cpu, tool_cpu) = (broker.cpu() - broker_cpu, cpu(tool) - tool_cpu);
-    drop(clients);
-    let drained = drain(broker, cycles)?;
-    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / cycles.max(1) as f64;
+    let latency = Latency::of(&storm.latency);
+    let report = Report::rate(
+        "connect",
+        kind,
+        "cycles/s",
+        cycles,
+        elapsed,
+        cpu,
+        storm.faults,
+    );
     Ok(Report {
-        scenario: "connect".to_owned(),
-        broker: broker.name.clone(),
-        unit: "cycles/s",
-        value: cycles as f64 / seconds,
-        broker_micros: each(broker_cpu),
-        tool_micros: each(tool_cpu),
-        drained,
-        refused,
-        ..Report::default()
+        latency: Some(latency),
+        drain_seconds,
+        ..report
     })
 }
 
-fn open(broker: &Broker, poll: &Poll, n: usize, opened: &mut u64) -> anyhow::Result<Client> {
-    let last = (*opened % u64::from(ADDRESSES)) as u8 + 1;
-    *opened += 1;
-    let address: SocketAddr = (Ipv4Addr::new(127, 0, 0, last), broker.address.port()).into();
-    let mut stream = TcpStream::connect(address)?;
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(&mut stream, Token(n), interest)?;
-    Ok(Client {
-        stream,
-        greeted: false,
-    })
-}
-
-/// Waits until every session is in the stream, with both events. Returns how long that took.
-fn drain(broker: &Broker, cycles: u64) -> anyhow::Result<Option<f64>> {
+/// Waits for `expected` presence events: how long it took, and how many there are.
+fn drain(redis: &Redis, expected: u64) -> Result<(f64, u64)> {
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+    let mut presence_events = redis.presence_events()?;
     let begin = Instant::now();
     loop {
-        // Some sessions began when the time was over already: they are in the stream as well.
-        match broker.stream_len()? {
-            None => return Ok(None),
-            Some(len) if len as u64 >= 2 * cycles && settled(broker, len)? => {
-                return Ok(Some(begin.elapsed().as_secs_f64()));
-            }
-            Some(len) if begin.elapsed() > DRAIN => {
-                bail!("{cycles} sessions, but {len} events after {DRAIN:?}");
-            }
-            Some(_) => std::thread::sleep(Duration::from_millis(50)),
+        let events = presence_events().context("cannot count events in Redis")?;
+        let waited = begin.elapsed();
+        if events >= expected || waited > DRAIN_TIMEOUT {
+            return Ok((waited.as_secs_f64(), events));
         }
+        thread::sleep(BETWEEN_LOOKS);
     }
 }
 
-/// Whether the stream is of even length and no longer grows.
-fn settled(broker: &Broker, len: usize) -> anyhow::Result<bool> {
-    std::thread::sleep(Duration::from_millis(100));
-    Ok(len.is_multiple_of(2) && broker.stream_len()? == Some(len))
+/// A thing's CONNECT, in which only the number in the client identifier changes.
+struct Knock {
+    bytes: Vec<u8>,
+    number_at: usize,
+}
+
+impl Knock {
+    const NUMBER_AT_IN_NAME: usize = "storm-".len();
+    const NAME: &str = "storm-00000000";
+
+    fn new(login: Option<mqtt::Login<'_>>) -> Self {
+        let bytes = mqtt::connect(Self::NAME, login);
+        let name_at = bytes
+            .windows(Self::NAME.len())
+            .position(|part| part == Self::NAME.as_bytes());
+        let number_at =
+            name_at.expect("invariant: a CONNECT names its client") + Self::NUMBER_AT_IN_NAME;
+        Self { bytes, number_at }
+    }
+
+    fn numbered(&mut self, mut number: usize) -> &[u8] {
+        let digits = Self::NAME.len() - Self::NUMBER_AT_IN_NAME;
+        for digit in self.bytes[self.number_at..self.number_at + digits]
+            .iter_mut()
+            .rev()
+        {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        &self.bytes
+    }
+}
+
+/// A session between its connect and its CONNACK.
+struct Visit {
+    stream: TcpStream,
+    number: usize,
+    began: Instant,
+    has_knocked: bool,
+}
+
+struct Storm<'a> {
+    broker: &'a Broker,
+    poll: Poll,
+    events: Events,
+    knocks: Vec<Knock>,
+    visits: Vec<Option<Visit>>,
+    idle: Vec<usize>,
+    next_number: usize,
+    cycles: u64,
+    latency: Histogram<u64>,
+    faults: Faults,
+}
+
+impl<'a> Storm<'a> {
+    fn new(broker: &'a Broker) -> Result<Self> {
+        Ok(Self {
+            broker,
+            poll: Poll::new()?,
+            events: Events::with_capacity(SOCKETS),
+            knocks: broker
+                .guests
+                .iter()
+                .map(|guest| Knock::new(guest.login()))
+                .collect(),
+            visits: (0..SOCKETS).map(|_| None).collect(),
+            idle: (0..SOCKETS).collect(),
+            next_number: 0,
+            cycles: 0,
+            latency: Histogram::new_with_bounds(1, 60_000_000_000, 2)?,
+            faults: Faults::default(),
+        })
+    }
+
+    /// Keeps every socket busy until `end`.
+    fn rage(&mut self, end: Instant) -> Result<()> {
+        while Instant::now() < end {
+            while let Some(slot) = self.idle.pop() {
+                self.begin(slot)?;
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the sessions under way come to their end.
+    fn calm_down(&mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while self.idle.len() < SOCKETS && Instant::now() < end {
+            self.turn()?;
+        }
+        self.faults.closed += (SOCKETS - self.idle.len()) as u64;
+        Ok(())
+    }
+
+    fn begin(&mut self, slot: usize) -> Result<()> {
+        let began = Instant::now();
+        let mut stream = self.dial()?;
+        let number = self.next_number;
+        let has_knocked = knock(&mut stream, &mut self.knocks, number);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(slot), interest)?;
+        self.visits[slot] = Some(Visit {
+            stream,
+            number,
+            began,
+            has_knocked,
+        });
+        Ok(())
+    }
+
+    /// Connects to the next address that has a port left: the ports of closed sessions rest for a while.
+    fn dial(&mut self) -> Result<TcpStream> {
+        const ATTEMPTS: usize = 1_000;
+        for _ in 0..ATTEMPTS {
+            self.next_number += 1;
+            match TcpStream::connect(self.broker.address(self.next_number)) {
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+                dialed => return dialed.context("cannot connect"),
+            }
+        }
+        Err(io::Error::from(ErrorKind::AddrNotAvailable)).context("no port is left on any address")
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        self.poll.poll(&mut self.events, Some(TICK))?;
+        for event in self.events.iter() {
+            let slot = event.token().0;
+            let Some(visit) = &mut self.visits[slot] else {
+                continue;
+            };
+            if event.is_writable() && !visit.has_knocked {
+                visit.has_knocked = knock(&mut visit.stream, &mut self.knocks, visit.number);
+            }
+            if !event.is_readable() && !event.is_error() {
+                continue;
+            }
+            match answer(&mut visit.stream)? {
+                Answer::None => continue,
+                Answer::Welcome => {
+                    // A broker that has hung up in between does not make the session less of one.
+                    let _ = visit.stream.write(&mqtt::DISCONNECT);
+                    self.latency
+                        .saturating_record(visit.began.elapsed().as_nanos() as u64);
+                    self.cycles += 1;
+                }
+                Answer::Refusal => self.faults.refused += 1,
+                Answer::Closed => self.faults.closed += 1,
+            }
+            self.visits[slot] = None;
+            self.idle.push(slot);
+        }
+        Ok(())
+    }
+}
+
+/// Sends the CONNECT; false while the connection is not there yet. Failures show when it is read.
+fn knock(stream: &mut TcpStream, knocks: &mut [Knock], number: usize) -> bool {
+    let index = number % knocks.len();
+    let written = stream.write(knocks[index].numbered(number));
+    !matches!(written, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected))
+}
+
+enum Answer {
+    None,
+    Welcome,
+    Refusal,
+    Closed,
+}
+
+/// Reads the CONNACK: four bytes, which come as one segment.
+fn answer(stream: &mut TcpStream) -> Result<Answer> {
+    let mut bytes = [0; 16];
+    match stream.read(&mut bytes) {
+        Ok(0) => Ok(Answer::Closed),
+        Ok(length) => match mqtt::next(&bytes[..length])? {
+            Some((Packet::Connack { code: 0 }, _)) => Ok(Answer::Welcome),
+            Some(_) => Ok(Answer::Refusal),
+            None => Ok(Answer::Closed),
+        },
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(Answer::None)
+        }
+        Err(_) => Ok(Answer::Closed),
+    }
 }
