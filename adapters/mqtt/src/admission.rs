@@ -348,7 +348,7 @@ impl Worker {
     /// The arrival is kept: the session begins or goes on, and the client hears of it.
     fn welcome(&mut self, token: usize) {
         let mut input = std::mem::take(&mut self.connections[token].input);
-        let (connect, len) = match codec::decode(&input, None, self.shared.max_packet) {
+        let (connect, len) = match codec::decode(&input, None, self.limit(None)) {
             Ok(Some((Packet::Connect(connect), len))) => (connect, len),
             other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
         };

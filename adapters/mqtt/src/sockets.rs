@@ -13,7 +13,7 @@ use crate::codec;
 use crate::connection::Connection;
 use crate::inbox::Mail;
 use crate::timers::ticks;
-use crate::worker::Worker;
+use crate::worker::{Timer, Worker};
 
 /// What one read takes at most; each worker has one such buffer.
 pub(crate) const READ_BYTES: usize = 128 * 1024;
@@ -41,8 +41,8 @@ impl Worker {
                     Err(error) => {
                         self.shared.metrics.accept_failures.increment(1);
                         tracing::warn!(%error, "cannot accept a connection");
-                        std::thread::sleep(ACCEPT_PAUSE);
-                        self.accepting.push(listener);
+                        let tick = self.tick.saturating_add(ticks(ACCEPT_PAUSE));
+                        self.timers.set(tick, Timer::Accept { listener });
                         break;
                     }
                 }

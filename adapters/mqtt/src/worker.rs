@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
-use rollcall_domain::presence::{Farewell, Presence};
+use rollcall_domain::presence::{Farewell, Presence, Protocol};
 use slab::Slab;
 
 use crate::codec;
@@ -34,6 +34,8 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Tokens of listeners count down from here.
 const LISTENERS: usize = usize::MAX - 1;
 
+/// A CONNECT: room for a will, an id and credentials as long as MQTT lets them be, but not for all of it twice.
+const MAX_CONNECT: u32 = 160 * 1024;
 /// How long a client may take to read a last packet and close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Topics whose routes are remembered.
@@ -42,6 +44,8 @@ const ROUTES: usize = 16 * 1024;
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) enum Timer {
+    /// The listener may be tried again.
+    Accept { listener: usize },
     Connection {
         token: usize,
         generation: u32,
@@ -256,6 +260,11 @@ impl Worker {
     fn fire(&mut self) {
         for timer in self.timers.fire(self.now) {
             match timer {
+                Timer::Accept { listener } => {
+                    if listener < self.listeners.len() {
+                        self.accepting.push(listener);
+                    }
+                }
                 Timer::Connection {
                     token,
                     generation,
@@ -351,7 +360,6 @@ impl Worker {
 
     /// Looks at the packets in `input`. Returns how many bytes are done with.
     pub(crate) fn process(&mut self, token: usize, input: &[u8]) -> usize {
-        let limit = self.shared.max_packet;
         let mut done = 0;
         while done < input.len() {
             let Some(connection) = self.connections.get(token) else {
@@ -368,6 +376,7 @@ impl Worker {
                 continue;
             }
             let protocol = connection.protocol;
+            let limit = self.limit(protocol);
             let (packet, len) = match codec::decode(&input[done..], protocol, limit) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
@@ -383,6 +392,14 @@ impl Worker {
             }
         }
         done
+    }
+
+    /// The largest packet: a stranger is given no more room than the largest sensible CONNECT takes.
+    pub(crate) fn limit(&self, protocol: Option<Protocol>) -> u32 {
+        match protocol {
+            Some(_) => self.shared.max_packet,
+            None => self.shared.max_packet.min(MAX_CONNECT),
+        }
     }
 
     #[inline]

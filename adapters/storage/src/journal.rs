@@ -280,10 +280,9 @@ impl EventLog for Journal {
         };
         let rows = sqlx::query(
             "SELECT first, instance, events FROM groups
-             WHERE first > ? - ? AND last > ? ORDER BY first LIMIT ?",
+             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ? + 1), 0)
+             ORDER BY first LIMIT ?",
         )
-        .bind(position.cast_signed())
-        .bind(writer::MAX_GROUP as i64)
         .bind(position.cast_signed())
         .bind(ROWS.min(i64::try_from(limit).unwrap_or(i64::MAX)))
         .fetch_all(&self.readers)

@@ -184,6 +184,23 @@ proptest! {
 }
 
 #[tokio::test]
+async fn a_batch_of_any_size_is_read_from_any_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = open(folder.path()).await;
+    let batch = (0..3_000)
+        .map(|n| event(&session((n % 250) as u8), Change::Arrived))
+        .collect();
+    assert_eq!(append(&journal, batch).await, Arrivals::Kept);
+    append(&journal, vec![event(&session(1), Change::Arrived)]).await;
+    for position in [0, 1, 999, 1_500, 2_998, 2_999, 3_000] {
+        let entries = journal.read(position, 2).await.expect("read");
+        assert_eq!(entries[0].position, position + 1);
+    }
+    assert!(journal.read(3_001, 2).await.expect("read").is_empty());
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_arrivals_and_keeps_departures_for_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = open(folder.path()).await;

@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::roll::{Recovered, cost};
 use super::{Config, Shared, WhenFull, group};
 
-/// Events of one commit. Readers rely on no group being larger.
-pub(super) const MAX_GROUP: usize = 1024;
+/// Events of one commit, but for batches that are larger themselves.
+const MAX_GROUP: usize = 1024;
 /// How often it is noted that this instance is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a file that cannot be written is left alone.
