@@ -159,28 +159,15 @@ impl Worker {
         self.shared.metrics.denied_wills.increment(1);
     }
 
-    pub(crate) fn publish_testament(&mut self, slot: usize, generation: u32, number: u32) {
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        if session.generation == generation
-            && let Some(testament) = session.testament.take_if(|it| it.number == number)
-        {
+    pub(crate) fn publish_testament(&mut self, slot: usize) {
+        if let Some(testament) = self.sessions[slot].testament.take() {
             self.publish_message(testament.message);
         }
     }
 
-    pub(crate) fn expire(&mut self, slot: usize, generation: u32, departures: u32) {
-        let known = self.sessions.get(slot);
-        if known.is_some_and(|session| {
-            session.generation == generation
-                && session.departures == departures
-                && session.connection.is_none()
-                && session.claim.is_none()
-        }) {
-            self.shared.metrics.sessions_expired.increment(1);
-            self.remove_session(slot);
-        }
+    pub(crate) fn expire(&mut self, slot: usize) {
+        self.shared.metrics.sessions_expired.increment(1);
+        self.remove_session(slot);
     }
 
     /// Forgets a session. A will that was waiting is published now [MQTT5-3.1.2-8].
@@ -205,9 +192,7 @@ impl Worker {
         session.received = Vec::new();
         session.resumable = false;
         session.overflowed = false;
-        if let Some(testament) = session.testament.take() {
-            self.publish_message(testament.message);
-        }
+        self.publish_testament(slot);
     }
 
     /// The client says goodbye.

@@ -239,6 +239,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart need not wait for connections of the last run to be forgotten by the kernel.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Without it small packets wait for the acknowledgement of earlier ones. Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

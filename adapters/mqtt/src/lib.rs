@@ -24,6 +24,7 @@ mod retained;
 mod router;
 mod session;
 mod sockets;
+mod storm;
 mod subscribing;
 mod timers;
 mod window;

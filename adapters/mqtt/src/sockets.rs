@@ -60,8 +60,6 @@ impl Worker {
             return;
         }
         metrics.connections.increment(1.0);
-        // Without it small packets wait for the acknowledgement of earlier ones.
-        let _ = stream.set_nodelay(true);
         let token = self.add(stream, peer);
         self.read(token);
         self.register(token);

@@ -1,7 +1,8 @@
 //! Deadlines of a worker, in ticks of a tenth of a second.
 //!
 //! A connection has one timer under way at a time: when it fires, the connection looks at what became of
-//! it and sets the next. So a packet costs no work on timers.
+//! it and sets the next. So a packet costs no work on timers. None is taken back: whoever it was for may be
+//! gone when it comes up. As all come up within a minute, whether due or not, those do not pile up.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,18 +11,23 @@ use std::time::{Duration, Instant};
 pub(crate) type Tick = u32;
 
 const TICK: Duration = Duration::from_millis(100);
+/// How far ahead a timer comes up, at most.
+const HORIZON: Tick = 600;
 
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     start: Instant,
-    due: BTreeMap<Tick, Vec<T>>,
+    now: Tick,
+    /// When they come up, and when they are due.
+    upcoming: BTreeMap<Tick, Vec<(Tick, T)>>,
 }
 
 impl<T> Timers<T> {
     pub(crate) const fn new(start: Instant) -> Self {
         Self {
             start,
-            due: BTreeMap::new(),
+            now: 0,
+            upcoming: BTreeMap::new(),
         }
     }
 
@@ -31,24 +37,27 @@ impl<T> Timers<T> {
         Tick::try_from(ticks).unwrap_or(Tick::MAX)
     }
 
-    /// Fires `timer` at `tick`, at the earliest with the next call of [`Timers::fire`].
-    pub(crate) fn set(&mut self, tick: Tick, timer: T) {
-        self.due.entry(tick).or_default().push(timer);
+    /// Has `timer` come up at `due` or sooner, at the earliest with the next call of [`Timers::pop`].
+    pub(crate) fn set(&mut self, due: Tick, timer: T) {
+        let tick = due.min(self.now.saturating_add(HORIZON));
+        self.upcoming.entry(tick).or_default().push((due, timer));
     }
 
-    /// All timers due at `now`.
-    pub(crate) fn fire(&mut self, now: Instant) -> Vec<T> {
-        let now = self.tick(now);
-        let mut fired = Vec::new();
-        while let Some(entry) = self.due.first_entry().filter(|entry| *entry.key() <= now) {
-            fired.append(&mut entry.remove());
+    /// The timers that come up at `now`, each with when it is due: one that is due later is to be set again.
+    pub(crate) fn pop(&mut self, now: Instant) -> Vec<(Tick, T)> {
+        self.now = self.tick(now);
+        let mut timers = Vec::new();
+        while let Some(entry) = self.upcoming.first_entry()
+            && *entry.key() <= self.now
+        {
+            timers.append(&mut entry.remove());
         }
-        fired
+        timers
     }
 
     /// How long a worker may sleep.
     pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
-        let (tick, _) = self.due.first_key_value()?;
+        let (tick, _) = self.upcoming.first_key_value()?;
         Some((self.start + TICK * *tick).saturating_duration_since(now))
     }
 }
@@ -64,19 +73,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timers_fire_in_order_and_once() {
+    fn timers_come_up_in_order_and_once() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         timers.set(30, "late");
         timers.set(10, "early");
         timers.set(10, "early too");
         assert_eq!(timers.next(start), Some(Duration::from_secs(1)));
-        assert!(timers.fire(start + Duration::from_millis(999)).is_empty());
+        assert!(timers.pop(start + Duration::from_millis(999)).is_empty());
         assert_eq!(
-            timers.fire(start + Duration::from_secs(1)),
-            ["early", "early too"]
+            timers.pop(start + Duration::from_secs(1)),
+            [(10, "early"), (10, "early too")]
         );
-        assert_eq!(timers.fire(start + Duration::from_secs(9)), ["late"]);
+        assert_eq!(timers.pop(start + Duration::from_secs(9)), [(30, "late")]);
         assert_eq!(timers.next(start), None);
+    }
+
+    #[test]
+    fn a_far_timer_comes_up_before_it_is_due() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        let due = ticks(Duration::from_secs(100));
+        timers.set(due, ());
+        let first = start + TICK * HORIZON;
+        assert_eq!(timers.next(start), Some(TICK * HORIZON));
+        assert_eq!(timers.pop(first), [(due, ())]);
+        timers.set(due, ());
+        assert_eq!(timers.next(first), Some(TICK * (due - HORIZON)));
+        assert_eq!(timers.pop(start + TICK * due), [(due, ())]);
     }
 }

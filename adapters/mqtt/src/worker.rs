@@ -28,6 +28,7 @@ use crate::reason;
 use crate::router::{Route, SessionRef};
 use crate::session::{ClientKey, Session};
 use crate::sockets::READ_BYTES;
+use crate::storm::Storm;
 use crate::timers::{Tick, Timers, ticks};
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
@@ -45,14 +46,18 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) enum Timer {
     /// The listener may be tried again.
-    Accept { listener: usize },
+    Accept {
+        listener: usize,
+    },
     Connection {
         token: usize,
         generation: u32,
-        tick: Tick,
     },
     /// The packet that waits may be tried again.
-    Retry { token: usize, generation: u32 },
+    Retry {
+        token: usize,
+        generation: u32,
+    },
     SessionExpiry {
         slot: usize,
         generation: u32,
@@ -159,7 +164,11 @@ impl Worker {
     /// Takes turns until told to stop and everybody is gone.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1024);
+        let mut storm = Storm::new(self.now);
         loop {
+            if let Some(rest) = storm.rest(Instant::now()) {
+                std::thread::sleep(rest);
+            }
             if let Err(error) = self.poll.poll(&mut events, self.patience())
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -168,11 +177,13 @@ impl Worker {
             }
             self.now = Instant::now();
             self.tick = self.timers.tick(self.now);
+            storm.begin_turn(self.now);
             for event in &events {
                 match event.token() {
                     WAKER => {}
                     Token(n) if n > LISTENERS - self.listeners.len() => {
                         self.accepting.push(LISTENERS - n);
+                        storm.on_connections();
                     }
                     Token(token) => self.on_socket(token, event),
                 }
@@ -258,45 +269,59 @@ impl Worker {
     }
 
     fn fire(&mut self) {
-        for timer in self.timers.fire(self.now) {
-            match timer {
-                Timer::Accept { listener } => {
-                    if listener < self.listeners.len() {
-                        self.accepting.push(listener);
-                    }
-                }
-                Timer::Connection {
-                    token,
-                    generation,
-                    tick,
-                } => {
-                    let known = self.connections.get(token);
-                    if known.is_some_and(|it| it.generation == generation && it.timer == tick) {
-                        self.on_timer(token);
-                    }
-                }
-                Timer::Retry { token, generation } => {
-                    let known = self.connections.get_mut(token);
-                    if let Some(connection) = known.filter(|it| it.generation == generation) {
-                        connection.waiting = 0;
-                        self.resume(token);
-                    }
-                }
-                Timer::SessionExpiry {
-                    slot,
-                    generation,
-                    departures,
-                } => {
-                    self.expire(slot, generation, departures);
-                }
-                Timer::Testament {
-                    slot,
-                    generation,
-                    number,
-                } => {
-                    self.publish_testament(slot, generation, number);
-                }
+        for (due, timer) in self.timers.pop(self.now) {
+            if !self.awaits(due, &timer) {
+                continue;
             }
+            if due > self.tick {
+                self.timers.set(due, timer);
+                continue;
+            }
+            match timer {
+                Timer::Accept { listener } => self.accepting.push(listener),
+                Timer::Connection { token, .. } => self.on_timer(token),
+                Timer::Retry { token, .. } => {
+                    self.connections[token].waiting = 0;
+                    self.resume(token);
+                }
+                Timer::SessionExpiry { slot, .. } if self.sessions[slot].claim.is_some() => {
+                    self.timers.set(self.tick.saturating_add(1), timer);
+                }
+                Timer::SessionExpiry { slot, .. } => self.expire(slot),
+                Timer::Testament { slot, .. } => self.publish_testament(slot),
+            }
+        }
+    }
+
+    /// Whether what a timer was set for is still to come.
+    fn awaits(&self, due: Tick, timer: &Timer) -> bool {
+        match *timer {
+            Timer::Accept { listener } => listener < self.listeners.len(),
+            Timer::Connection { token, generation } => self
+                .connections
+                .get(token)
+                .is_some_and(|it| it.generation == generation && it.timer == due),
+            Timer::Retry { token, generation } => self
+                .connections
+                .get(token)
+                .is_some_and(|it| it.generation == generation),
+            Timer::SessionExpiry {
+                slot,
+                generation,
+                departures,
+            } => self.sessions.get(slot).is_some_and(|it| {
+                it.generation == generation
+                    && it.departures == departures
+                    && it.connection.is_none()
+            }),
+            Timer::Testament {
+                slot,
+                generation,
+                number,
+            } => self.sessions.get(slot).is_some_and(|it| {
+                let testament = it.testament.as_ref();
+                it.generation == generation && testament.is_some_and(|it| it.number == number)
+            }),
         }
     }
 
@@ -331,14 +356,8 @@ impl Worker {
         let tick = self.tick.saturating_add(after);
         connection.timer = tick;
         let generation = connection.generation;
-        self.timers.set(
-            tick,
-            Timer::Connection {
-                token,
-                generation,
-                tick,
-            },
-        );
+        self.timers
+            .set(tick, Timer::Connection { token, generation });
     }
 
     /// Looks again at the packets that waited, then at what the socket has.

@@ -1,10 +1,12 @@
 //! The journal of presence: arrivals and departures, in order, before anyone hears of them.
 //!
 //! One task writes ([`writer`]). Whatever waits is committed together, as one row ([`group`]). The roll is
-//! the fold of the journal, kept in memory and, now and then, as a checkpoint ([`roll`]).
+//! the fold of the journal, kept in memory and, now and then, as a checkpoint ([`roll`]). Who reads closely
+//! behind the writer reads from memory ([`tail`]).
 
 mod group;
 mod roll;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -81,6 +83,7 @@ struct Shared {
     queued: Notify,
     roll: Mutex<roll::Memory>,
     last: watch::Sender<u64>,
+    tail: Mutex<tail::Tail>,
     marks: Mutex<Marks>,
     /// The last commit succeeded.
     writable: AtomicBool,
@@ -163,6 +166,7 @@ impl Journal {
             queued: Notify::new(),
             roll: Mutex::default(),
             last: watch::Sender::new(recovered.position),
+            tail: Mutex::default(),
             marks: Mutex::new(marks),
             writable: AtomicBool::new(true),
         });
@@ -227,6 +231,12 @@ impl Shared {
             .expect("invariant: no panic under the lock")
     }
 
+    fn tail(&self) -> std::sync::MutexGuard<'_, tail::Tail> {
+        self.tail
+            .lock()
+            .expect("invariant: no panic under the lock")
+    }
+
     fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
         self.marks
             .lock()
@@ -274,6 +284,16 @@ impl EventLog for Journal {
     }
 
     async fn read(&self, position: u64, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let entry = |position, presence: &Presence, instance: &str| {
+            let fields = event::presence(presence, instance, self.shared.extended);
+            Entry { position, fields }
+        };
+        let recent = self.shared.tail().read(position, limit);
+        if let Some(recent) = recent {
+            let instance = &self.shared.instance;
+            let entries = recent.iter().map(|(at, event)| entry(*at, event, instance));
+            return Ok(entries.collect());
+        }
         let failed = |error| LogError {
             doing: "read",
             source: boxed(error),
@@ -304,8 +324,7 @@ impl EventLog for Journal {
                     doing: "read",
                     source: boxed(error),
                 })?;
-                let fields = event::presence(&presence, instance, self.shared.extended);
-                entries.push(Entry { position, fields });
+                entries.push(entry(position, &presence, instance));
             }
         }
         Ok(entries)

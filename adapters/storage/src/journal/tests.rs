@@ -68,6 +68,37 @@ async fn fields(journal: &Journal) -> Vec<HashMap<String, String>> {
     }
 }
 
+#[test]
+fn the_tail_has_the_latest_events_and_no_gap() {
+    let mut tail = tail::Tail::default();
+    assert_eq!(tail.read(0, 10), None, "nothing is known");
+    let someone = session(1);
+    let mut last = 0;
+    for len in [1, 700, 3, 2000, 1, 1500, 5000, 1, 9] {
+        let group: Vec<Presence> = (last + 1..=last + len)
+            .map(|at| Presence {
+                at: Timestamp(at),
+                ..event(&someone, Change::Arrived)
+            })
+            .collect();
+        tail.push(last + 1, group);
+        last += len;
+        assert_eq!(tail.read(last, 10), Some(Vec::new()), "nothing after it");
+        for back in [1, 2, 10, 11, 3000] {
+            let position = last.saturating_sub(back);
+            let Some(events) = tail.read(position, 10) else {
+                assert!(last > 4096 && back > len, "gone before it had to be");
+                continue;
+            };
+            let expected: Vec<u64> = (position + 1..=last).take(10).collect();
+            let positions: Vec<u64> = events.iter().map(|(at, _)| *at).collect();
+            let times: Vec<u64> = events.iter().map(|(_, event)| event.at.0).collect();
+            assert_eq!((&positions, &times), (&expected, &expected));
+        }
+    }
+    assert_eq!(tail.read(0, 10), None, "no longer here");
+}
+
 /// What a test does to a journal.
 #[derive(Clone, Debug)]
 enum Step {
@@ -302,6 +333,11 @@ async fn a_file_that_is_not_ours_or_damaged_is_left_alone() {
     }
     let damaged = Journal::open(&copy.path().join("presence.db"), &config(), "here", false).await;
     assert!(matches!(damaged, Err(OpenError::Damaged { .. })));
+
+    // Kept with the roll by then, the group is not read again before someone asks for its events.
+    journal.close().await;
+    drop(journal);
+    let journal = open(folder.path()).await;
     assert!(journal.read(0, 10).await.is_err());
     journal.close().await;
 }

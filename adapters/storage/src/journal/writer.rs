@@ -184,6 +184,7 @@ impl Writer {
 
     /// Commits some of what waits. Returns whether the file could be written.
     async fn write(&mut self) -> bool {
+        let first = self.position + 1;
         let mut group = self.gather().await;
         let begin = Instant::now();
         let instance = self.shared.instance.clone();
@@ -202,6 +203,9 @@ impl Writer {
                 self.metrics.events.increment(group.events.len() as u64);
                 self.metrics.bytes.set(self.bytes as f64);
                 self.metrics.commit.record(begin.elapsed().as_secs_f64());
+                if !group.events.is_empty() {
+                    self.shared.tail().push(first, group.events);
+                }
                 self.shared.last.send_replace(self.position);
                 if !self.shared.writable.swap(true, Ordering::Relaxed) {
                     tracing::info!("the journal can be written again");
