@@ -182,6 +182,26 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_one_or_many_wherever_they_come_from() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("rollcall.toml");
+        let many = ["127.0.0.1:1", "[::1]:2"].map(|it| it.parse().expect("an address"));
+        let text = "[mqtt]\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\n";
+        std::fs::write(&file, text).expect("file");
+        let config = build(Some(&file), environment(&[]), &[]).expect("sound");
+        assert_eq!(config.mqtt.listen, many);
+        let listen = |text| environment(&[("ROLLCALL_MQTT__LISTEN", text)]);
+        let config = build(None, listen("127.0.0.1:1, [::1]:2"), &[]).expect("sound");
+        assert_eq!(config.mqtt.listen, many);
+        let config = build(Some(&file), listen("127.0.0.1:1"), &[]).expect("sound");
+        assert_eq!(config.mqtt.listen, many[..1]);
+        for wrong in ["", "127.0.0.1:1,", "localhost"] {
+            let error = build(None, listen(wrong), &[]).expect_err(wrong);
+            assert!(format!("{error:#}").contains("mqtt.listen"), "{error:#}");
+        }
+    }
+
+    #[test]
     fn a_wrong_key_or_value_is_named() {
         for (name, value, told) in [
             ("ROLLCALL_MQTT__WORKERZ", "5", "workerz"),

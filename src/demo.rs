@@ -1,13 +1,14 @@
 //! `rollcall up --demo`: something to try at once.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Context;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
 use rollcall_domain::things::{Actions, NewChannel, NewThing};
 use serde::{Deserialize, Serialize};
 
-use crate::secrets::Secrets;
+use crate::secrets::{self, Secrets};
 use crate::server::Server;
 
 /// A channel and two things that may use it.
@@ -24,11 +25,16 @@ struct Member {
     key: String,
 }
 
-/// Makes the demo, or finds the one of an earlier start. Returns the lines to show.
+/// Makes the demo, or finds the one of an earlier start. Returns the lines to show; `data` is the data
+/// folder of the server.
 ///
 /// # Errors
 /// The things cannot be made, or their keys not be kept.
-pub(crate) async fn prepare(server: &Server, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn prepare(
+    server: &Server,
+    secrets: &Secrets,
+    data: &Path,
+) -> anyhow::Result<Vec<String>> {
     let demo = match secrets.demo()? {
         Some(content) => serde_json::from_slice(&content)
             .context("cannot read the demo: remove secrets/demo.json from the data folder")?,
@@ -43,7 +49,15 @@ pub(crate) async fn prepare(server: &Server, secrets: &Secrets) -> anyhow::Resul
         .mqtt
         .first()
         .context("the front listens nowhere")?;
-    Ok(lines(&demo, *address))
+    let mut lines = lines(&demo, *address);
+    lines.push(format!(
+        "{} --server {} --token-file '{}' events --follow",
+        std::env::args().next().as_deref().unwrap_or("rollcall"),
+        server.addresses.grpc,
+        secrets::token_path(data).display(),
+    ));
+    lines.push(String::new());
+    Ok(lines)
 }
 
 async fn make(server: &Server) -> anyhow::Result<Demo> {
@@ -105,7 +119,5 @@ fn lines(demo: &Demo, address: SocketAddr) -> Vec<String> {
         String::new(),
         line("mosquitto_sub", "lamp", &demo.lamp, "#", " -v"),
         line("mosquitto_pub", "sensor", &demo.sensor, "temperature", " -m 21.5"),
-        "rollcall events --follow".to_owned(),
-        String::new(),
     ]
 }

@@ -32,7 +32,9 @@ impl Up {
         // From the beginning, so that a signal during the start counts.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        expect_files(config);
+        let mut config = config.clone();
+        fit_into_files(&mut config);
+        let config = &config;
         let secrets = Secrets::open(&config.data)?;
         let server = Server::start(config, &secrets).await?;
         if let Some(password) = &server.first_password {
@@ -52,7 +54,7 @@ impl Up {
             )?;
         }
         if self.demo {
-            let lines = demo::prepare(&server, &secrets).await?;
+            let lines = demo::prepare(&server, &secrets, &config.data).await?;
             output.say(&json!({ "demo": lines }), &lines.join("\n"))?;
         }
         self.announce(&server, config, output)?;
@@ -92,18 +94,21 @@ impl Up {
     }
 }
 
-/// Allows this process as many open files as it may have, and warns if clients need more.
-fn expect_files(config: &Config) {
-    // Besides clients: databases, listeners, Redis, what the runtime needs.
+/// Allows this process as many open files as it may have, and no more connections than leave some for
+/// databases, Redis and those who look after it.
+fn fit_into_files(config: &mut Config) {
     const OTHERS: u64 = 256;
-    let needed = config.mqtt.max_connections as u64 + OTHERS;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < needed => tracing::warn!(
-            limit,
-            needed,
-            "fewer open files are allowed than mqtt.max_connections needs: see `ulimit -n`"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot find how many files may be open"),
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(error) => return tracing::warn!(%error, "cannot find how many files may be open"),
+    };
+    let room = usize::try_from(limit - OTHERS.min(limit / 2)).unwrap_or(usize::MAX);
+    if room < config.mqtt.max_connections {
+        tracing::warn!(
+            files = limit,
+            max_connections = room,
+            "too few open files for mqtt.max_connections: raise `ulimit -n`"
+        );
+        config.mqtt.max_connections = room;
     }
 }

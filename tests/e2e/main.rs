@@ -6,6 +6,7 @@ mod connect;
 mod journal;
 mod messaging;
 mod observe;
+mod options;
 mod presence;
 mod provisioning;
 mod redis_server;

@@ -385,14 +385,19 @@ fn who_does_not_read_loses_qos_0_only_and_is_counted() {
     to.subscribe(&[(&topic, 0)]);
     let payload = vec![1; 10_000];
     let dropped = || world.counter("rollcall_mqtt_messages_dropped_total", "queue_full");
+    let mut published = 0.0;
     while dropped() == 0.0 {
         for _ in 0..100 {
             from.publish(&topic, &payload, 0);
         }
+        published += 100.0;
         from.expect_silence();
     }
     // The client reads again: what was not dropped is there, and the session goes on.
-    let sent = world.counter("rollcall_mqtt_messages_sent_total", "");
+    let sent = wait_for("each to be sent or dropped", || {
+        let sent = world.counter("rollcall_mqtt_messages_sent_total", "");
+        (sent + dropped() == published).then_some(sent)
+    });
     for _ in 0..sent as usize {
         assert_eq!(to.message().payload.len(), 10_000);
     }

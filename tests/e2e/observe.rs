@@ -39,6 +39,13 @@ fn pages_tell_health_counters_and_presence() {
     ] {
         assert!(metrics.contains(name), "{name}");
     }
+    for name in metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+    {
+        let name = name.split(' ').next().expect("a name");
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{name}");
+    }
     assert!(!metrics.contains(&thing.key));
 }
 

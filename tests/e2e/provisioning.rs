@@ -236,6 +236,13 @@ fn the_lines_of_the_demo_work_as_they_are() {
         let output = sub.wait_with_output().expect("ends");
         let heard = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(heard.trim_end().ends_with("21.5"), "{heard}");
+        let events = line(&world, env!("CARGO_BIN_EXE_rollcall")).replace(" --follow", "");
+        let output = shell(&events).output().expect("runs");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && shown.contains("connect"),
+            "{output:?}"
+        );
         // The same lines after a restart.
         world.end("TERM");
         world.run();
@@ -299,12 +306,7 @@ fn a_wrong_configuration_stops_the_start_and_is_named() {
 fn another_front_can_ask_the_things_of_this_server() {
     let home = World::start();
     let (thing, channel) = home.member();
-    let authority = home.command(&["x"]);
-    let grpc = authority
-        .get_args()
-        .nth(3)
-        .and_then(|it| it.to_str())
-        .expect("an address");
+    let grpc = home.grpc();
     let front = World::with(&[("ROLLCALL_THINGS__AUTHORITY", &format!("http://{grpc}"))]);
     let mut client = front.client(Hello::of(&thing, "c").five());
     let topic = format!("channels/{channel}/messages");

@@ -23,13 +23,14 @@ pub(crate) struct World {
     folder: TempDir,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
+    files: Option<u32>,
     running: Option<Running>,
     starts: AtomicU32,
 }
 
 struct Running {
     process: Child,
-    mqtt: SocketAddr,
+    mqtt: Vec<SocketAddr>,
     grpc: String,
     http: String,
     /// What was said before `ready`.
@@ -65,6 +66,7 @@ impl World {
             folder: tempfile::tempdir().expect("a folder"),
             environment: environment.iter().map(own).collect(),
             flags: Vec::new(),
+            files: None,
             running: None,
             starts: AtomicU32::new(0),
         }
@@ -77,6 +79,11 @@ impl World {
     /// Adds an argument behind `up`.
     pub(crate) fn flag(&mut self, flag: &str) {
         self.flags.push(flag.to_owned());
+    }
+
+    /// Lets the server open so many files.
+    pub(crate) fn limit_files(&mut self, files: u32) {
+        self.files = Some(files);
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -95,7 +102,14 @@ impl World {
 
     /// The command of the server, to be run.
     pub(crate) fn up(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.files {
+            None => Command::new(PROGRAM),
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}")).arg(PROGRAM);
+                command
+            }
+        };
         command
             .arg("up")
             .arg("--data")
@@ -134,7 +148,10 @@ impl World {
             };
             self.running = Some(Running {
                 process,
-                mqtt: value("mqtt=").parse().expect("an address"),
+                mqtt: value("mqtt=")
+                    .split(',')
+                    .map(|address| address.parse().expect("an address"))
+                    .collect(),
                 grpc: value("grpc="),
                 http: value("http="),
                 banner,
@@ -148,8 +165,17 @@ impl World {
         self.running.as_ref().expect("running")
     }
 
+    /// The first address of the front.
     pub(crate) fn mqtt(&self) -> SocketAddr {
-        self.running().mqtt
+        self.listeners()[0]
+    }
+
+    pub(crate) fn listeners(&self) -> &[SocketAddr] {
+        &self.running().mqtt
+    }
+
+    pub(crate) fn grpc(&self) -> &str {
+        &self.running().grpc
     }
 
     pub(crate) fn http_address(&self) -> &str {

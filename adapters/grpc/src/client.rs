@@ -23,6 +23,8 @@ pub enum ClientError {
     Unreachable(String),
     #[error("the server does not accept the token: see --token-file")]
     Token,
+    #[error("{0} did not answer in time: ask for less at once, or allow more with grpc.timeout")]
+    TooLate(String),
     /// In the server's words.
     #[error("{0}")]
     Refused(String),
@@ -77,6 +79,8 @@ impl Client {
             Code::Unavailable if std::error::Error::source(&status).is_some() => {
                 ClientError::Unreachable(self.server.clone())
             }
+            // The server gives up on a call by cancelling it.
+            Code::DeadlineExceeded | Code::Cancelled => ClientError::TooLate(self.server.clone()),
             _ => ClientError::Refused(status.message().to_owned()),
         }
     }

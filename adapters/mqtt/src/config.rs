@@ -44,19 +44,20 @@ pub struct Config {
     pub max_questions: usize,
 }
 
-/// A list in a file, one value in the environment.
+/// A list in a file, or text with commas, which is all that the environment has.
 fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SocketAddr>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
-        One(SocketAddr),
+        One(String),
         Many(Vec<SocketAddr>),
     }
-    match OneOrMany::deserialize(input) {
-        Ok(OneOrMany::One(address)) => Ok(vec![address]),
-        Ok(OneOrMany::Many(list)) if !list.is_empty() => Ok(list),
-        _ => Err(serde::de::Error::custom(
-            "expected an address such as \"0.0.0.0:1883\", or a list of them",
-        )),
-    }
+    let addresses = match OneOrMany::deserialize(input) {
+        Ok(OneOrMany::One(text)) => text.split(',').map(|it| it.trim().parse().ok()).collect(),
+        Ok(OneOrMany::Many(list)) => Some(list),
+        Err(_) => None,
+    };
+    addresses.filter(|list| !list.is_empty()).ok_or_else(|| {
+        serde::de::Error::custom("expected an address such as \"0.0.0.0:1883\", or a list of them")
+    })
 }

@@ -1,6 +1,6 @@
 //! What is counted.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use rollcall_domain::presence::Farewell;
 
 use crate::reason::Refusal;
@@ -34,36 +34,80 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let dropped = |why| counter!("rollcall_mqtt_messages_dropped_total", "reason" => why);
+        let refused = "rollcall_mqtt_connects_refused_total";
+        describe_counter!(refused, "CONNECTs refused, by reason");
+        let ended = "rollcall_mqtt_connections_ended_total";
+        describe_counter!(ended, "Connections of admitted sessions that ended, by how");
+        let dropped = "rollcall_mqtt_messages_dropped_total";
+        describe_counter!(dropped, "Messages not passed on to a session, by reason");
         Self {
-            accepted: counter!("rollcall_mqtt_connections_accepted_total"),
-            turned_away: counter!("rollcall_mqtt_connections_turned_away_total"),
-            accept_failures: counter!("rollcall_mqtt_accept_failures_total"),
-            greetings_timed_out: counter!("rollcall_mqtt_connect_timeouts_total"),
-            faulty_greetings: counter!("rollcall_mqtt_connect_faults_total"),
-            violations: counter!("rollcall_mqtt_protocol_errors_total"),
-            connections: gauge!("rollcall_mqtt_connections"),
-            sessions: gauge!("rollcall_mqtt_sessions"),
-            refused: Refusal::ALL.map(|refusal| {
-                counter!("rollcall_mqtt_connects_refused_total", "reason" => refusal.label())
-            }),
-            sessions_ended: Farewell::ALL.map(|farewell| {
-                counter!("rollcall_mqtt_connections_ended_total", "reason" => farewell.as_str())
-            }),
-            sessions_expired: counter!("rollcall_mqtt_sessions_expired_total"),
-            sessions_overflowed: counter!("rollcall_mqtt_sessions_overflowed_total"),
-            denied_wills: counter!("rollcall_mqtt_wills_denied_total"),
-            denied_publishes: counter!("rollcall_mqtt_publishes_denied_total"),
-            denied_subscriptions: counter!("rollcall_mqtt_subscriptions_denied_total"),
-            subscriptions_revoked: counter!("rollcall_mqtt_subscriptions_revoked_total"),
-            retained_refused: counter!("rollcall_mqtt_retained_refused_total"),
-            received: counter!("rollcall_mqtt_messages_received_total"),
-            sent: counter!("rollcall_mqtt_messages_sent_total"),
-            dropped_full: dropped("queue_full"),
-            dropped_large: dropped("packet_too_large"),
-            dropped_expired: dropped("expired"),
+            accepted: count(
+                "connections_accepted",
+                "TCP connections accepted, before any packet",
+            ),
+            turned_away: count(
+                "connections_turned_away",
+                "Connections closed unread because there were mqtt.max_connections",
+            ),
+            accept_failures: count(
+                "accept_failures",
+                "Connections that could not be accepted, as when no file may be opened",
+            ),
+            greetings_timed_out: count(
+                "connect_timeouts",
+                "Connections closed because no CONNECT came in time",
+            ),
+            faulty_greetings: count(
+                "connect_faults",
+                "Connections that began with something else than a well-formed CONNECT",
+            ),
+            violations: count(
+                "protocol_errors",
+                "Connections of sessions closed because the client broke the protocol",
+            ),
+            connections: level("connections", "TCP connections that are open"),
+            sessions: level("sessions", "Sessions, connected or not"),
+            refused: Refusal::ALL.map(|refusal| counter!(refused, "reason" => refusal.label())),
+            sessions_ended: Farewell::ALL
+                .map(|farewell| counter!(ended, "reason" => farewell.as_str())),
+            sessions_expired: count("sessions_expired", "Absent sessions that expired"),
+            sessions_overflowed: count(
+                "sessions_overflowed",
+                "Sessions ended because they left too much unread",
+            ),
+            denied_wills: count("wills_denied", "Wills not published for lack of a grant"),
+            denied_publishes: count("publishes_denied", "PUBLISHes denied for lack of a grant"),
+            denied_subscriptions: count(
+                "subscriptions_denied",
+                "Topic filters denied for lack of a grant",
+            ),
+            subscriptions_revoked: count(
+                "subscriptions_revoked",
+                "Subscriptions ended because their grant was taken away",
+            ),
+            retained_refused: count(
+                "retained_refused",
+                "Messages not retained because there was no room",
+            ),
+            received: count("messages_received", "PUBLISHes received from clients"),
+            sent: count("messages_sent", "PUBLISHes sent to clients"),
+            dropped_full: counter!(dropped, "reason" => "queue_full"),
+            dropped_large: counter!(dropped, "reason" => "packet_too_large"),
+            dropped_expired: counter!(dropped, "reason" => "expired"),
         }
     }
+}
+
+fn count(what: &str, help: &'static str) -> Counter {
+    let name = format!("rollcall_mqtt_{what}_total");
+    describe_counter!(name.clone(), help);
+    counter!(name)
+}
+
+fn level(what: &str, help: &'static str) -> Gauge {
+    let name = format!("rollcall_mqtt_{what}");
+    describe_gauge!(name.clone(), help);
+    gauge!(name)
 }
 
 /// What a worker counts during a turn, added up at its end.

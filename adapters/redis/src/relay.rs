@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 use rollcall_domain::ports::{EventLog, LogError};
@@ -89,6 +89,7 @@ struct Metrics {
 impl Loop {
     fn new(client: Client, config: Config, log: Arc<dyn EventLog>) -> Self {
         let stream = log.stream().as_str();
+        describe();
         let metrics = Metrics {
             stream,
             relayed: counter!("rollcall_relay_events_total", "stream" => stream),
@@ -258,6 +259,26 @@ impl Loop {
         self.log.set_relayed(known).await?;
         Ok(known)
     }
+}
+
+fn describe() {
+    describe_counter!("rollcall_relay_events_total", "Events appended to a stream");
+    describe_counter!(
+        "rollcall_relay_events_missing_total",
+        "Events that were dropped from the journal before they were in the stream"
+    );
+    describe_counter!(
+        "rollcall_relay_failures_total",
+        "Failures of the relay, by kind"
+    );
+    describe_gauge!(
+        "rollcall_relay_lag_events",
+        "Events that are not in the stream yet"
+    );
+    describe_gauge!(
+        "rollcall_relay_up",
+        "1 if all events were relayed when last looked at, else 0"
+    );
 }
 
 /// Between a half and the whole of `pause`, so that many instances do not come back at once.

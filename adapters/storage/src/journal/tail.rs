@@ -27,6 +27,16 @@ impl Tail {
         }
     }
 
+    /// Forgets the groups with no event after `upto`, as they are no longer in the journal either.
+    pub(super) fn forget(&mut self, upto: u64) {
+        while let Some((first, oldest)) = self.groups.front()
+            && *first + oldest.len() as u64 <= upto + 1
+        {
+            self.events -= oldest.len();
+            self.groups.pop_front();
+        }
+    }
+
     /// Up to `limit` events after `position`; `None` if some of them are no longer here.
     pub(super) fn read(&self, position: u64, limit: usize) -> Option<Vec<(u64, Presence)>> {
         let (oldest, _) = self.groups.front()?;

@@ -97,6 +97,11 @@ fn the_tail_has_the_latest_events_and_no_gap() {
         }
     }
     assert_eq!(tail.read(0, 10), None, "no longer here");
+    tail.forget(last - 9);
+    assert_eq!(tail.read(last - 10, 10), None, "no longer in the journal");
+    assert_eq!(tail.read(last - 9, 10).map(|it| it.len()), Some(9));
+    tail.forget(last - 1);
+    assert_eq!(tail.read(last - 9, 10).map(|it| it.len()), Some(9));
 }
 
 /// What a test does to a journal.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 use rollcall_domain::identity::{SessionId, Timestamp};
 use rollcall_domain::presence::{Arrivals, Change, Farewell, Kept, Presence};
 use sqlx::sqlite::SqlitePool;
@@ -39,6 +42,8 @@ pub(super) struct Writer {
     position: u64,
     at: Timestamp,
     checkpoint: u64,
+    /// Of the last event that had to make room before it was relayed.
+    dropped: u64,
     /// Bytes of all events that are kept.
     bytes: u64,
     /// Batches that were taken from the queue and wait for a commit.
@@ -56,6 +61,33 @@ struct Metrics {
     bytes: Gauge,
     online: Gauge,
     commit: Histogram,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        describe_counter!("rollcall_journal_events_total", "Events committed");
+        describe_counter!(
+            "rollcall_journal_arrivals_refused_total",
+            "Arrivals refused because the journal was full"
+        );
+        describe_counter!(
+            "rollcall_journal_events_dropped_total",
+            "Events that made room for newer ones before they were relayed"
+        );
+        describe_counter!("rollcall_journal_failures_total", "Commits that failed");
+        describe_gauge!("rollcall_journal_bytes", "Bytes of events that are kept");
+        describe_gauge!("rollcall_sessions_online", "Sessions on the roll");
+        describe_histogram!("rollcall_journal_commit_seconds", "How long commits took");
+        Self {
+            events: counter!("rollcall_journal_events_total"),
+            refused: counter!("rollcall_journal_arrivals_refused_total"),
+            dropped: counter!("rollcall_journal_events_dropped_total"),
+            failures: counter!("rollcall_journal_failures_total"),
+            bytes: gauge!("rollcall_journal_bytes"),
+            online: gauge!("rollcall_sessions_online"),
+            commit: histogram!("rollcall_journal_commit_seconds"),
+        }
+    }
 }
 
 /// What one commit is to keep.
@@ -89,18 +121,11 @@ impl Writer {
             position: recovered.position,
             at: recovered.at,
             checkpoint: recovered.checkpoint,
+            dropped: 0,
             bytes: bytes.cast_unsigned(),
             waiting: VecDeque::new(),
             owed: Vec::new(),
-            metrics: Metrics {
-                events: counter!("rollcall_journal_events_total"),
-                refused: counter!("rollcall_journal_arrivals_refused_total"),
-                dropped: counter!("rollcall_journal_events_dropped_total"),
-                failures: counter!("rollcall_journal_failures_total"),
-                bytes: gauge!("rollcall_journal_bytes"),
-                online: gauge!("rollcall_sessions_online"),
-                commit: histogram!("rollcall_journal_commit_seconds"),
-            },
+            metrics: Metrics::new(),
         })
     }
 
@@ -280,11 +305,10 @@ impl Writer {
         }
         if fits(self.bytes) > self.max_bytes && self.when_full == WhenFull::DropOldest {
             let target = self.max_bytes.saturating_sub(reserved + needed);
-            let before = self.bytes;
-            self.trim(target, self.position).await;
-            self.metrics
-                .dropped
-                .increment(u64::from(before != self.bytes));
+            let gone = self.shared.marks().relayed.max(self.dropped);
+            let end = self.trim(target, self.position).await;
+            self.dropped = end.max(self.dropped);
+            self.metrics.dropped.increment(end.saturating_sub(gone));
         }
         if fits(self.bytes) > self.max_bytes {
             self.metrics.refused.increment(count);
@@ -339,21 +363,21 @@ impl Writer {
     }
 
     /// Deletes the oldest groups, none with an event after `upto`, until no more than `target` bytes are
-    /// kept. Returns how many events that were.
+    /// kept. Returns the position of the last event that was deleted, or 0.
     async fn trim(&mut self, target: u64, upto: u64) -> u64 {
-        let mut events = 0;
+        let mut end = 0;
         if self.checkpoint < upto
             && let Err(error) = self.keep_roll().await
         {
             tracing::warn!(%error, "cannot keep the roll, so no events are deleted");
-            return events;
+            return end;
         }
         let upto = upto.min(self.checkpoint);
         while self.bytes > target {
             match delete_oldest(&self.pool, self.bytes - target, upto).await {
                 Ok((_, 0)) => break,
-                Ok((count, freed)) => {
-                    events += count;
+                Ok((last, freed)) => {
+                    end = last;
                     self.bytes = self.bytes.saturating_sub(freed);
                 }
                 Err(error) => {
@@ -362,7 +386,8 @@ impl Writer {
                 }
             }
         }
-        events
+        self.shared.tail().forget(end);
+        end
     }
 
     /// Keeps the roll as it is now, so that no event up to here is needed to know it.
@@ -401,25 +426,25 @@ impl Writer {
     }
 }
 
-/// Deletes some of the oldest groups, to free about `excess` bytes. Returns events and bytes.
+/// Deletes some of the oldest groups, to free about `excess` bytes. Returns the position of the last event
+/// deleted, and the bytes.
 async fn delete_oldest(
     pool: &SqlitePool,
     excess: u64,
     upto: u64,
 ) -> Result<(u64, u64), sqlx::Error> {
-    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
-        "SELECT first, last, LENGTH(events) FROM groups WHERE last <= ? ORDER BY first LIMIT ?",
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT last, LENGTH(events) FROM groups WHERE last <= ? ORDER BY first LIMIT ?",
     )
     .bind(upto.cast_signed())
     .bind(TRIM_ROWS)
     .fetch_all(pool)
     .await?;
-    let (mut events, mut freed, mut end) = (0, 0, 0);
-    for (first, last, len) in rows {
+    let (mut freed, mut end) = (0, 0_i64);
+    for (last, len) in rows {
         if freed >= excess {
             break;
         }
-        events += (last - first).cast_unsigned() + 1;
         freed += len.cast_unsigned() + ROW_BYTES;
         end = last;
     }
@@ -429,5 +454,5 @@ async fn delete_oldest(
             .execute(pool)
             .await?;
     }
-    Ok((events, freed))
+    Ok((end.cast_unsigned(), freed))
 }
