@@ -1,9 +1,9 @@
 //! Things, channels and what connects them; who is online.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -166,20 +166,7 @@ fn created_thing(created: &api::CreatedThing) -> Value {
 impl CreateThings {
     async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
         // Opened first: keys that cannot be written down would be lost.
-        let mut csv = self
-            .csv
-            .as_ref()
-            .map(|path| {
-                let file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(path);
-                file.map(BufWriter::new)
-                    .with_context(|| format!("cannot write {}", path.display()))
-            })
-            .transpose()?;
+        let mut csv = self.csv.as_deref().map(open_new).transpose()?;
         let channels = self.prepare_channels(client).await?;
         if let Some(csv) = &mut csv {
             writeln!(csv, "thing_id,thing_key,channel_id")?;
@@ -190,7 +177,6 @@ impl CreateThings {
         while made < self.count as usize {
             let count = CHUNK.min(self.count as usize - made);
             let created = client.create_things(self.new_things(made, count)).await?;
-            connect_in_turn(client, &created, &channels, made).await?;
             if let Some(csv) = &mut csv {
                 for (n, created) in (made..).zip(&created) {
                     let channel = channels
@@ -199,7 +185,9 @@ impl CreateThings {
                     writeln!(csv, "{},{},{channel}", id_of(created), created.key)?;
                 }
                 csv.flush()?;
-            } else {
+            }
+            connect_in_turn(client, &created, &channels, made).await?;
+            if csv.is_none() {
                 all.extend(created);
             }
             made += count;
@@ -248,6 +236,25 @@ impl CreateThings {
         };
         (made..made + count).map(new).collect()
     }
+}
+
+/// A file for keys. What an earlier file has may be the only copy there is.
+fn open_new(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let len = file.metadata()?.len();
+    anyhow::ensure!(
+        len == 0,
+        "{} is not empty, and keys are shown only once: name another file",
+        path.display()
+    );
+    Ok(BufWriter::new(file))
 }
 
 /// Connects the things, the first of which is the `offset`th of all, to the channels in turn.

@@ -123,6 +123,10 @@ fn many_things_go_to_a_file_that_only_the_owner_can_read() {
         client.subscribe(&[(&format!("channels/{}/messages", row[2]), 0)]),
         [0]
     );
+    let told = world.fail(&["things", "create", "more", "--csv", path]);
+    assert!(told.contains("name another file"), "{told}");
+    assert_eq!(std::fs::read_to_string(&csv).expect("a file"), text);
+    assert_eq!(world.json(&["things", "list"])["total"], 1200);
 }
 
 #[test]
