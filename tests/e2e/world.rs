@@ -285,7 +285,8 @@ impl World {
             "--csv",
             path,
         ]);
-        let text = fs::read_to_string(csv).expect("a file");
+        let text = fs::read_to_string(&csv).expect("a file");
+        fs::remove_file(csv).expect("removed");
         let mut channel = String::new();
         let things = text.lines().skip(1).map(|line| {
             let parts: Vec<&str> = line.split(',').collect();
