@@ -1,209 +1,21 @@
 //! Things, channels, and which thing may do what on which channel.
 
+mod events;
+mod model;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::access::{Action, Authority, AuthorityError, Revocations, Revoked};
 use crate::event::{self, Event, Stream};
-use crate::identity::{ChannelId, KeyHash, KeyHasher, Secret, ThingId, Timestamp, UserId};
+use crate::identity::{ChannelId, KeyHasher, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
 
-/// Whether an entity takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Enabled,
-    Disabled,
-}
-
-impl Status {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// A thing as it is kept. Its key is not part of it: of a key only a keyed hash is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Thing {
-    pub id: ThingId,
-    pub owner: UserId,
-    pub name: String,
-    pub tags: Vec<String>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-    pub status: Status,
-    pub created_at: Timestamp,
-    pub updated_at: Option<Timestamp>,
-    pub updated_by: Option<UserId>,
-}
-
-/// A thing to be made. Without a key one is generated.
-#[derive(Clone, Debug, Default)]
-pub struct NewThing {
-    pub name: String,
-    pub tags: Vec<String>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-    pub key: Option<Secret>,
-}
-
-/// A thing just made, with the one sight of its key.
-#[derive(Clone, Debug)]
-pub struct Created {
-    pub thing: Thing,
-    pub key: Secret,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Channel {
-    pub id: ChannelId,
-    pub owner: UserId,
-    pub name: String,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-    pub status: Status,
-    pub created_at: Timestamp,
-    pub updated_at: Option<Timestamp>,
-    pub updated_by: Option<UserId>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct NewChannel {
-    pub name: String,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Actions a thing holds on a channel; never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Actions {
-    pub read: bool,
-    pub write: bool,
-}
-
-impl Actions {
-    #[must_use]
-    pub const fn includes(self, action: Action) -> bool {
-        match action {
-            Action::Read => self.read,
-            Action::Write => self.write,
-        }
-    }
-
-    /// Whether everything in `other` is in these too.
-    #[must_use]
-    pub const fn covers(self, other: Self) -> bool {
-        (self.read || !other.read) && (self.write || !other.write)
-    }
-
-    /// The names, in the order events have them.
-    #[must_use]
-    pub fn names(self) -> Vec<&'static str> {
-        let all = [Action::Write, Action::Read];
-        all.into_iter()
-            .filter(|action| self.includes(*action))
-            .map(Action::as_str)
-            .collect()
-    }
-}
-
-impl FromIterator<Action> for Actions {
-    fn from_iter<T: IntoIterator<Item = Action>>(actions: T) -> Self {
-        let mut all = Self {
-            read: false,
-            write: false,
-        };
-        for action in actions {
-            match action {
-                Action::Read => all.read = true,
-                Action::Write => all.write = true,
-            }
-        }
-        all
-    }
-}
-
-/// What a thing may do on a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    pub thing: ThingId,
-    pub channel: ChannelId,
-    pub actions: Actions,
-    pub created_at: Timestamp,
-}
-
-/// A slice of a list: `limit` entries from `offset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    pub offset: u64,
-    pub limit: u64,
-}
-
-/// One page and the size of the whole list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listing<T> {
-    pub items: Vec<T>,
-    pub total: u64,
-}
-
-/// Where things and channels are kept. A change and its events are kept together, or neither is.
-#[async_trait]
-pub trait ThingStore: Send + Sync {
-    async fn add_things(
-        &self,
-        things: &[(Thing, KeyHash)],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
-
-    /// Keeps `thing` in place of what it was, and `key` if its key changed. Something with its id exists.
-    async fn update_thing(
-        &self,
-        thing: &Thing,
-        key: Option<KeyHash>,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
-
-    async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError>;
-
-    /// In the order they were made.
-    async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError>;
-
-    async fn add_channels(
-        &self,
-        channels: &[Channel],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
-
-    async fn channel(&self, owner: UserId, id: ChannelId) -> Result<Option<Channel>, StoreError>;
-
-    /// In the order they were made.
-    async fn channels(&self, owner: UserId, page: Page) -> Result<Listing<Channel>, StoreError>;
-
-    /// What a thing may do on a channel, and since when.
-    async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError>;
-
-    /// Adds grants, or replaces those of the same thing and channel.
-    async fn put_grants(&self, grants: &[Grant], events: Vec<Event>) -> Result<(), StoreError>;
-
-    async fn remove_grants(
-        &self,
-        pairs: &[(ThingId, ChannelId)],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
-
-    /// Keeps events of what changes nothing.
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;
-
-    /// The enabled thing with this key.
-    async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError>;
-
-    /// The enabled thing with this key, and what it may do on the channel if that is enabled too.
-    async fn authorize(
-        &self,
-        key: &KeyHash,
-        channel: ChannelId,
-    ) -> Result<Option<(ThingId, Actions)>, StoreError>;
-}
+pub use model::{
+    Actions, Channel, Created, Grant, Listing, NewChannel, NewThing, Page, Status, Thing,
+    ThingStore,
+};
 
 /// Why something cannot be done with things and channels.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +104,7 @@ impl Things {
         }
         let events = created
             .iter()
-            .map(|it| thing_event("thing.create", &it.thing))
+            .map(|it| events::thing_event("thing.create", &it.thing))
             .collect();
         let rows: Vec<_> = created
             .iter()
@@ -308,7 +120,7 @@ impl Things {
         check_page(page)?;
         let listing = self.store.things(owner, page).await?;
         self.store
-            .record(vec![list_event("thing.list", listing.total, page)])
+            .record(vec![events::list_event("thing.list", listing.total, page)])
             .await?;
         Ok(listing)
     }
@@ -327,7 +139,7 @@ impl Things {
         let mut thing = self.own_thing(owner, id).await?;
         touch(&mut thing.updated_at, &mut thing.updated_by, owner);
         let hash = self.hasher.hash(key.expose());
-        let event = thing_event("thing.update_secret", &thing);
+        let event = events::thing_event("thing.update_secret", &thing);
         self.store
             .update_thing(&thing, Some(hash), vec![event])
             .await?;
@@ -399,7 +211,7 @@ impl Things {
                 updated_by: None,
             });
         }
-        let events = channels.iter().map(channel_created).collect();
+        let events = channels.iter().map(events::channel_created).collect();
         self.store.add_channels(&channels, events).await?;
         Ok(channels)
     }
@@ -414,7 +226,11 @@ impl Things {
         check_page(page)?;
         let listing = self.store.channels(owner, page).await?;
         self.store
-            .record(vec![list_event("channel.list", listing.total, page)])
+            .record(vec![events::list_event(
+                "channel.list",
+                listing.total,
+                page,
+            )])
             .await?;
         Ok(listing)
     }
@@ -610,64 +426,4 @@ fn check_metadata(metadata: &serde_json::Map<String, serde_json::Value>) -> Resu
         return Err(Error::Invalid("metadata has at most 64 KiB"));
     }
     Ok(())
-}
-
-fn thing_event(operation: &'static str, thing: &Thing) -> Event {
-    let tags = if thing.tags.is_empty() {
-        String::new()
-    } else {
-        event::list(&thing.tags)
-    };
-    Event::operation(
-        Stream::Things,
-        operation,
-        [
-            ("id", thing.id.to_string()),
-            ("name", thing.name.clone()),
-            ("tags", tags),
-            ("owner", thing.owner.to_string()),
-            ("metadata", event::json(&thing.metadata)),
-            ("created_at", thing.created_at.rfc3339()),
-            (
-                "updated_at",
-                thing.updated_at.map(Timestamp::rfc3339).unwrap_or_default(),
-            ),
-            (
-                "updated_by",
-                thing
-                    .updated_by
-                    .map(|id| id.to_string())
-                    .unwrap_or_default(),
-            ),
-            ("status", thing.status.as_str().into()),
-        ],
-    )
-}
-
-fn channel_created(channel: &Channel) -> Event {
-    Event::operation(
-        Stream::Things,
-        "channel.create",
-        [
-            ("id", channel.id.to_string()),
-            ("name", channel.name.clone()),
-            ("owner", channel.owner.to_string()),
-            ("metadata", event::json(&channel.metadata)),
-            ("created_at", channel.created_at.rfc3339()),
-            ("status", channel.status.as_str().into()),
-        ],
-    )
-}
-
-fn list_event(operation: &'static str, total: u64, page: Page) -> Event {
-    Event::operation(
-        Stream::Things,
-        operation,
-        [
-            ("total", total.to_string()),
-            ("offset", page.offset.to_string()),
-            ("limit", page.limit.to_string()),
-            ("status", "all".into()),
-        ],
-    )
 }

@@ -1,0 +1,204 @@
+//! What things, channels and grants are, and where they are kept.
+
+use async_trait::async_trait;
+
+use crate::access::Action;
+use crate::event::Event;
+use crate::identity::{ChannelId, KeyHash, Secret, ThingId, Timestamp, UserId};
+use crate::ports::StoreError;
+
+/// Whether an entity takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Enabled,
+    Disabled,
+}
+
+impl Status {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A thing as it is kept. Its key is not part of it: of a key only a keyed hash is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thing {
+    pub id: ThingId,
+    pub owner: UserId,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub status: Status,
+    pub created_at: Timestamp,
+    pub updated_at: Option<Timestamp>,
+    pub updated_by: Option<UserId>,
+}
+
+/// A thing to be made. Without a key one is generated.
+#[derive(Clone, Debug, Default)]
+pub struct NewThing {
+    pub name: String,
+    pub tags: Vec<String>,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub key: Option<Secret>,
+}
+
+/// A thing just made, with the one sight of its key.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub thing: Thing,
+    pub key: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channel {
+    pub id: ChannelId,
+    pub owner: UserId,
+    pub name: String,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub status: Status,
+    pub created_at: Timestamp,
+    pub updated_at: Option<Timestamp>,
+    pub updated_by: Option<UserId>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct NewChannel {
+    pub name: String,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Actions a thing holds on a channel; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actions {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Actions {
+    #[must_use]
+    pub const fn includes(self, action: Action) -> bool {
+        match action {
+            Action::Read => self.read,
+            Action::Write => self.write,
+        }
+    }
+
+    /// Whether everything in `other` is in these too.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        (self.read || !other.read) && (self.write || !other.write)
+    }
+
+    /// The names, in the order events have them.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [Action::Write, Action::Read];
+        all.into_iter()
+            .filter(|action| self.includes(*action))
+            .map(Action::as_str)
+            .collect()
+    }
+}
+
+impl FromIterator<Action> for Actions {
+    fn from_iter<T: IntoIterator<Item = Action>>(actions: T) -> Self {
+        let mut all = Self {
+            read: false,
+            write: false,
+        };
+        for action in actions {
+            match action {
+                Action::Read => all.read = true,
+                Action::Write => all.write = true,
+            }
+        }
+        all
+    }
+}
+
+/// What a thing may do on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub thing: ThingId,
+    pub channel: ChannelId,
+    pub actions: Actions,
+    pub created_at: Timestamp,
+}
+
+/// A slice of a list: `limit` entries from `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub offset: u64,
+    pub limit: u64,
+}
+
+/// One page and the size of the whole list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing<T> {
+    pub items: Vec<T>,
+    pub total: u64,
+}
+
+/// Where things and channels are kept. A change and its events are kept together, or neither is.
+#[async_trait]
+pub trait ThingStore: Send + Sync {
+    async fn add_things(
+        &self,
+        things: &[(Thing, KeyHash)],
+        events: Vec<Event>,
+    ) -> Result<(), StoreError>;
+
+    /// Keeps `thing` in place of what it was, and `key` if its key changed. Something with its id exists.
+    async fn update_thing(
+        &self,
+        thing: &Thing,
+        key: Option<KeyHash>,
+        events: Vec<Event>,
+    ) -> Result<(), StoreError>;
+
+    async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError>;
+
+    /// In the order they were made.
+    async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError>;
+
+    async fn add_channels(
+        &self,
+        channels: &[Channel],
+        events: Vec<Event>,
+    ) -> Result<(), StoreError>;
+
+    async fn channel(&self, owner: UserId, id: ChannelId) -> Result<Option<Channel>, StoreError>;
+
+    /// In the order they were made.
+    async fn channels(&self, owner: UserId, page: Page) -> Result<Listing<Channel>, StoreError>;
+
+    /// What a thing may do on a channel, and since when.
+    async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError>;
+
+    /// Adds grants, or replaces those of the same thing and channel.
+    async fn put_grants(&self, grants: &[Grant], events: Vec<Event>) -> Result<(), StoreError>;
+
+    async fn remove_grants(
+        &self,
+        pairs: &[(ThingId, ChannelId)],
+        events: Vec<Event>,
+    ) -> Result<(), StoreError>;
+
+    /// Keeps events of what changes nothing.
+    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;
+
+    /// The enabled thing with this key.
+    async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError>;
+
+    /// The enabled thing with this key, and what it may do on the channel if that is enabled too.
+    async fn authorize(
+        &self,
+        key: &KeyHash,
+        channel: ChannelId,
+    ) -> Result<Option<(ThingId, Actions)>, StoreError>;
+}
