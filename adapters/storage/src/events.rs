@@ -1,19 +1,19 @@
 //! The event logs of the services: written in the transaction of the change they tell of.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use rollcall_domain::event::{Entry, Event, Fields, Stream};
 use rollcall_domain::identity::Timestamp;
-use rollcall_domain::ports::{EventLog, LogError, StoreError};
-use sqlx::Row;
+use rollcall_domain::ports::{EventLog, LogError};
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use std::sync::Mutex;
+use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::boxed;
-use crate::database::{Database, failed};
+use crate::database::Database;
 
 /// So many events stay readable after they have been relayed.
 const HISTORY: u64 = 100_000;
@@ -74,13 +74,12 @@ impl Log {
 }
 
 impl Database {
-    /// Appends events within a transaction. Tell readers with [`Database::announce`] once it is committed.
-    pub(crate) async fn append(
-        connection: &mut SqliteConnection,
+    /// Commits what `transaction` did together with the events that tell of it, and wakes who waits for them.
+    pub(crate) async fn commit(
+        &self,
+        mut transaction: Transaction<'_, Sqlite>,
         events: Vec<Event>,
-    ) -> Result<Appended, StoreError> {
-        let failed = failed("append to the event log");
-        let mut appended = Appended::default();
+    ) -> Result<(), sqlx::Error> {
         let mut streams: BTreeMap<&'static str, (Stream, Vec<Event>)> = BTreeMap::new();
         for event in events {
             let entry = streams.entry(event.stream.as_str());
@@ -89,54 +88,56 @@ impl Database {
                 .1
                 .push(event);
         }
-        for (name, (stream, events)) in streams {
-            let row = sqlx::query("SELECT last, last_at FROM logs WHERE stream = ?")
-                .bind(name)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(&failed)?;
-            let mut last = row.try_get::<i64, _>(0).map_err(&failed)?;
-            let mut at = Timestamp(row.try_get::<i64, _>(1).map_err(&failed)?.cast_unsigned());
-            for mut event in events {
-                last += 1;
-                at = event.occurred_at.max(at.next());
-                event
-                    .fields
-                    .push(("occurred_at".into(), at.to_string().into()));
-                sqlx::query("INSERT INTO events (stream, position, fields) VALUES (?, ?, ?)")
-                    .bind(name)
-                    .bind(last)
-                    .bind(serde_json::to_string(&event.fields).expect("invariant: text"))
-                    .execute(&mut *connection)
-                    .await
-                    .map_err(&failed)?;
-            }
-            sqlx::query("UPDATE logs SET last = ?, last_at = ? WHERE stream = ?")
-                .bind(last)
-                .bind(at.0.cast_signed())
-                .bind(name)
-                .execute(&mut *connection)
-                .await
-                .map_err(&failed)?;
-            appended.0.push((stream, last.cast_unsigned()));
+        let mut ends = Vec::with_capacity(streams.len());
+        for (stream, events) in streams.into_values() {
+            let last = append(&mut transaction, stream, events).await?;
+            ends.push((stream, last));
         }
-        Ok(appended)
-    }
-
-    /// Wakes who waits for events that are committed now.
-    pub(crate) fn announce(&self, appended: Appended) {
-        for (stream, last) in appended.0 {
+        transaction.commit().await?;
+        for (stream, last) in ends {
             if let Some(log) = self.logs.get(&stream) {
-                // Two commits may be announced in either order.
+                // Two commits may get here in either order.
                 log.last.send_modify(|known| *known = last.max(*known));
             }
         }
+        Ok(())
     }
 }
 
-/// The new ends of the logs that were written to.
-#[derive(Default)]
-pub(crate) struct Appended(Vec<(Stream, u64)>);
+/// Appends to the log of a stream. Returns the position of the last event.
+async fn append(
+    connection: &mut SqliteConnection,
+    stream: Stream,
+    events: Vec<Event>,
+) -> Result<u64, sqlx::Error> {
+    let name = stream.as_str();
+    let row = sqlx::query("SELECT last, last_at FROM logs WHERE stream = ?")
+        .bind(name)
+        .fetch_one(&mut *connection)
+        .await?;
+    let mut last = row.try_get::<i64, _>(0)?;
+    let mut at = Timestamp(row.try_get::<i64, _>(1)?.cast_unsigned());
+    for mut event in events {
+        last += 1;
+        at = event.occurred_at.max(at.next());
+        event
+            .fields
+            .push(("occurred_at".into(), at.to_string().into()));
+        sqlx::query("INSERT INTO events (stream, position, fields) VALUES (?, ?, ?)")
+            .bind(name)
+            .bind(last)
+            .bind(serde_json::to_string(&event.fields).expect("invariant: text"))
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query("UPDATE logs SET last = ?, last_at = ? WHERE stream = ?")
+        .bind(last)
+        .bind(at.0.cast_signed())
+        .bind(name)
+        .execute(&mut *connection)
+        .await?;
+    Ok(last.cast_unsigned())
+}
 
 #[async_trait]
 impl EventLog for Log {

@@ -36,10 +36,7 @@ impl ThingStore for Database {
             .await
             .map_err(taken("keep things", "the key"))?;
         }
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn update_thing(
@@ -65,10 +62,7 @@ impl ThingStore for Database {
         .execute(&mut *transaction)
         .await
         .map_err(taken("keep a thing", "the key"))?;
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError> {
@@ -135,10 +129,7 @@ impl ThingStore for Database {
             .await
             .map_err(&failed)?;
         }
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn channel(&self, owner: UserId, id: ChannelId) -> Result<Option<Channel>, StoreError> {
@@ -233,10 +224,7 @@ impl ThingStore for Database {
             .await
             .map_err(&failed)?;
         }
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn remove_grants(
@@ -254,19 +242,13 @@ impl ThingStore for Database {
                 .await
                 .map_err(&failed)?;
         }
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
         let failed = failed("append to the event log");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        let transaction = self.writer.begin().await.map_err(&failed)?;
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError> {

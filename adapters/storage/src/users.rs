@@ -35,10 +35,7 @@ impl UserStore for Database {
         .execute(&mut *transaction)
         .await
         .map_err(taken("keep a user", "identity"))?;
-        let appended = Self::append(&mut transaction, events).await?;
-        transaction.commit().await.map_err(&failed)?;
-        self.announce(appended);
-        Ok(())
+        self.commit(transaction, events).await.map_err(&failed)
     }
 
     async fn admin(&self) -> Result<Option<User>, StoreError> {
