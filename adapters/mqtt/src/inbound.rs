@@ -11,7 +11,7 @@ use crate::codec::{self, OutgoingPublish};
 use crate::connection::{Memo, Standing};
 use crate::delivery::Origin;
 use crate::gate::Question;
-use crate::message::Message;
+use crate::message::{Envelope, Message};
 use crate::packet::{AckKind, Publish, QoS};
 use crate::reason;
 use crate::router::Route;
@@ -200,6 +200,50 @@ impl Worker {
         let protocol = self.connections[token].protocol.expect("invariant: live");
         self.reply(token, |out| codec::ack(out, protocol, kind, id, code));
         Flow::Next
+    }
+
+    /// Publishes a message that was kept: a will.
+    pub(crate) fn publish_message(&mut self, message: Message) {
+        let message = Arc::new(message);
+        let publish = message.publish();
+        let topic = TopicName::parse(publish.topic).expect("invariant: checked when it was kept");
+        if message.retain
+            && !self.retain(topic, publish.payload.is_empty(), || Arc::clone(&message))
+        {
+            self.shared.metrics.retained_refused.increment(1);
+        }
+        let route = self.route(topic);
+        let (retain, now) = (message.retain, self.now);
+        let origin = Origin {
+            qos: message.qos,
+            retain,
+            from: None,
+        };
+        self.dispatch(&route, origin, |out, protocol| {
+            let qos = QoS::AtMostOnce;
+            let envelope = Envelope {
+                protocol,
+                qos,
+                dup: false,
+                retain: false,
+                packet_id: None,
+            };
+            message.write(out, envelope, now);
+        });
+    }
+
+    /// Keeps or clears the retained message of a topic. Returns whether there was room.
+    pub(crate) fn retain(
+        &self,
+        topic: TopicName<'_>,
+        empty: bool,
+        message: impl FnOnce() -> Arc<Message>,
+    ) -> bool {
+        if empty {
+            self.shared.retained.clear(topic);
+            return true;
+        }
+        self.shared.retained.set(topic, message()).is_ok()
     }
 
     fn retain_published(&self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {

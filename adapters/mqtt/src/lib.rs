@@ -19,6 +19,7 @@ mod message;
 mod metrics;
 mod outbox;
 pub mod packet;
+mod pending;
 mod reason;
 mod retained;
 mod router;
