@@ -278,6 +278,10 @@ fn a_message_that_waited_too_long_is_not_delivered() {
         world.counter("rollcall_mqtt_messages_dropped_total", "expired"),
         1.0
     );
+    wait_for("the retained message to be purged", || {
+        (world.counter("rollcall_mqtt_retained_expired_total", "") == 1.0).then_some(())
+    });
+    assert_eq!(world.counter("rollcall_mqtt_retained_messages", ""), 0.0);
 }
 
 #[test]

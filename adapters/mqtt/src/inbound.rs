@@ -16,10 +16,11 @@ use crate::packet::{AckKind, Publish, QoS};
 use crate::reason;
 use crate::router::Route;
 use crate::timers::ticks;
-use crate::worker::{Flow, Worker};
+use crate::worker::{Flow, Timer, Worker};
 
 /// How long a client that may not publish on a topic is told so without asking again.
 const DENIAL_HOLDS: Duration = Duration::from_secs(1);
+const PURGE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
     #[inline]
@@ -244,6 +245,19 @@ impl Worker {
             return true;
         }
         self.shared.retained.set(topic, message()).is_ok()
+    }
+
+    /// Forgets retained messages that have expired, now and every second from now on.
+    pub(crate) fn purge_retained(&mut self) {
+        let retained = &self.shared.retained;
+        let purged = retained.purge(self.now) as u64;
+        let metrics = &self.shared.metrics;
+        metrics.retained_expired.increment(purged);
+        let (messages, bytes) = retained.size();
+        metrics.retained_messages.set(messages as f64);
+        metrics.retained_bytes.set(bytes as f64);
+        self.timers
+            .set(self.tick + ticks(PURGE_INTERVAL), Timer::Purge);
     }
 
     fn retain_published(&self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {

@@ -62,6 +62,11 @@ impl Message {
         self.frame.len()
     }
 
+    /// When it may no longer be sent.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }
@@ -70,7 +75,8 @@ impl Message {
         decode(&self.frame, self.protocol)
     }
 
-    /// Writes the packet for one receiver. The expiry is what is left of it [MQTT5-3.3.2-6].
+    /// Writes the packet for one receiver. The expiry is less by the whole seconds that it waited here
+    /// [MQTT5-3.3.2-6].
     pub(crate) fn write(&self, out: &mut Vec<u8>, envelope: Envelope, now: Instant) {
         if self.expires.is_none() && envelope.protocol == self.protocol {
             return address(&self.frame, out, envelope);
@@ -78,7 +84,7 @@ impl Message {
         let publish = self.publish();
         let left = self
             .expires
-            .map(|at| at.saturating_duration_since(now).as_secs() as u32);
+            .map(|at| at.saturating_duration_since(now).as_millis().div_ceil(1000) as u32);
         let properties = PublishProperties {
             message_expiry: left,
             ..publish.properties

@@ -1,12 +1,21 @@
 //! The last retained message of each topic.
+//!
+//! A filter costs what it finds: topics are kept in the order of a tree, and a look-up leaps over the
+//! branches that the filter does not reach.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::message::Message;
+
+/// Expired messages that are purged at one go, so that nobody waits long for the lock.
+const PURGED_AT_ONCE: usize = 1_000;
 
 /// Bounded by count and bytes; a message that does not fit is refused, what is kept stays.
 #[derive(Debug)]
@@ -18,9 +27,15 @@ pub(crate) struct Retained {
 
 #[derive(Debug, Default)]
 struct Kept {
-    messages: HashMap<Box<str>, Arc<Message>>,
+    messages: BTreeMap<Branch, Arc<Message>>,
+    /// Those that expire, the next one first.
+    expiries: BTreeSet<(Instant, Branch)>,
     bytes: usize,
 }
+
+/// A topic with NUL, which no topic holds, in place of `/`: a topic is followed by all that is below it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Branch(Arc<[u8]>);
 
 /// There is no room for one more retained message.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,57 +52,301 @@ impl Retained {
 
     /// Keeps `message` in place of the one before [MQTT5-3.3.1-5].
     pub(crate) fn set(&self, topic: TopicName<'_>, message: Arc<Message>) -> Result<(), Full> {
+        let branch = Branch::of(topic.as_str());
         let mut kept = self
             .kept
             .write()
             .expect("invariant: no panic under the lock");
-        let before = kept
-            .messages
-            .get(topic.as_str())
-            .map(|message| message.len());
+        let before = kept.messages.get(&branch);
         let messages = kept.messages.len() + usize::from(before.is_none());
-        let bytes = kept.bytes - before.unwrap_or(0) + message.len();
+        let freed = before.map_or(0, |before| branch.bytes(before));
+        let bytes = kept.bytes - freed + branch.bytes(&message);
         if messages > self.max_messages || bytes > self.max_bytes {
             return Err(Full);
         }
         kept.bytes = bytes;
-        kept.messages.insert(topic.as_str().into(), message);
+        if let Some(at) = message.expires() {
+            kept.expiries.insert((at, branch.clone()));
+        }
+        let expires = message.expires();
+        let before = kept.messages.insert(branch.clone(), message);
+        if let Some(at) = before.and_then(|before| before.expires())
+            && expires != Some(at)
+        {
+            kept.expiries.remove(&(at, branch));
+        }
         Ok(())
     }
 
     /// Forgets the message of `topic`: an empty retained payload was published [MQTT5-3.3.1-6].
     pub(crate) fn clear(&self, topic: TopicName<'_>) {
-        let mut kept = self
-            .kept
+        let branch = Branch::of(topic.as_str());
+        self.kept
             .write()
-            .expect("invariant: no panic under the lock");
-        if let Some(message) = kept.messages.remove(topic.as_str()) {
-            kept.bytes -= message.len();
-        }
+            .expect("invariant: no panic under the lock")
+            .remove(branch);
     }
 
-    /// All messages for `filter` that have not expired.
+    /// All messages for `filter` that have not expired, in the order of their topics.
     pub(crate) fn matching(&self, filter: TopicFilter<'_>, now: Instant) -> Vec<Arc<Message>> {
+        let levels: Vec<&[u8]> = filter.as_str().split('/').map(str::as_bytes).collect();
         let kept = self
             .kept
             .read()
             .expect("invariant: no panic under the lock");
-        let alive = |message: &&Arc<Message>| !message.is_expired(now);
-        if !filter.as_str().contains(['+', '#']) {
-            return kept
-                .messages
-                .get(filter.as_str())
-                .filter(alive)
-                .cloned()
-                .into_iter()
-                .collect();
+        let from = |start: &[u8]| {
+            let bounds = (Bound::Included(start), Bound::Unbounded);
+            kept.messages.range::<[u8], _>(bounds)
+        };
+        let fixed = levels.iter().take_while(|level| !is_wildcard(level));
+        let fixed: Vec<&[u8]> = fixed.copied().collect();
+        let mut rest = from(&fixed.join(&0));
+        let mut found = Vec::new();
+        while let Some((branch, message)) = rest.next() {
+            match branch.hold_against(&levels) {
+                Step::Found if message.is_expired(now) => {}
+                Step::Found => found.push(Arc::clone(message)),
+                Step::Next => {}
+                Step::Leap(to) => rest = from(&to),
+                Step::End => break,
+            }
         }
-        let matches =
-            |topic: &str| TopicName::parse(topic).is_some_and(|name| filter.matches(name));
-        let all = kept.messages.iter().filter(|(topic, _)| matches(topic));
-        all.map(|(_, message)| message)
-            .filter(alive)
-            .cloned()
-            .collect()
+        found
+    }
+
+    /// Forgets expired messages, not too many at a time. Returns how many.
+    pub(crate) fn purge(&self, now: Instant) -> usize {
+        let due = |kept: &Kept| kept.expiries.first().is_some_and(|(at, _)| *at <= now);
+        let kept = self.kept.read();
+        if !due(&kept.expect("invariant: no panic under the lock")) {
+            return 0;
+        }
+        let mut kept = self
+            .kept
+            .write()
+            .expect("invariant: no panic under the lock");
+        let mut purged = 0;
+        while purged < PURGED_AT_ONCE && due(&kept) {
+            let (_, branch) = kept.expiries.first().expect("invariant: due").clone();
+            kept.remove(branch);
+            purged += 1;
+        }
+        purged
+    }
+
+    /// Messages that are kept, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let kept = self
+            .kept
+            .read()
+            .expect("invariant: no panic under the lock");
+        (kept.messages.len(), kept.bytes)
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, branch: Branch) {
+        let Some(message) = self.messages.remove(&branch) else {
+            return;
+        };
+        self.bytes -= branch.bytes(&message);
+        if let Some(at) = message.expires() {
+            self.expiries.remove(&(at, branch));
+        }
+    }
+}
+
+/// Where a look-up goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Found,
+    /// With the branch behind this one.
+    Next,
+    /// With the first branch that is not before these bytes: nothing is found in between.
+    Leap(Vec<u8>),
+    /// Nothing more is found.
+    End,
+}
+
+impl Branch {
+    fn of(topic: &str) -> Self {
+        let byte = |byte| if byte == b'/' { 0 } else { byte };
+        Self(topic.bytes().map(byte).collect())
+    }
+
+    /// What `message` takes when it is kept here.
+    fn bytes(&self, message: &Message) -> usize {
+        self.0.len() + message.len()
+    }
+
+    fn hold_against(&self, filter: &[&[u8]]) -> Step {
+        let topic = &*self.0;
+        // Where a level of the topic begins; behind its last one, one more than there are bytes.
+        let mut start = 0;
+        for (depth, &level) in filter.iter().enumerate() {
+            // Wildcards do not reach a first level that begins with `$` [MQTT5-4.7.2-1].
+            if depth == 0 && is_wildcard(level) && topic.first() == Some(&b'$') {
+                return Step::Leap(vec![b'$' + 1]);
+            }
+            if level == b"#" {
+                // Also the level above: `sport/#` matches `sport`.
+                return Step::Found;
+            }
+            let Some(rest) = topic.get(start..) else {
+                // What is below it comes next.
+                return Step::Next;
+            };
+            let end = start + memchr::memchr(0, rest).unwrap_or(rest.len());
+            if level != b"+" {
+                match topic[start..end].cmp(level) {
+                    Ordering::Equal => {}
+                    Ordering::Less => return Step::Leap([&topic[..start], level].concat()),
+                    Ordering::Greater if start == 0 => return Step::End,
+                    Ordering::Greater => return Step::Leap(beyond(&topic[..start - 1])),
+                }
+            }
+            start = end + 1;
+        }
+        if start > topic.len() {
+            Step::Found
+        } else {
+            Step::Leap(beyond(&topic[..start - 1]))
+        }
+    }
+}
+
+/// What comes after `branch` and all that is below it, and not after anything else.
+fn beyond(branch: &[u8]) -> Vec<u8> {
+    [branch, &[1]].concat()
+}
+
+fn is_wildcard(level: &[u8]) -> bool {
+    matches!(level, b"+" | b"#")
+}
+
+impl Borrow<[u8]> for Branch {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rollcall_domain::presence::Protocol;
+
+    use super::*;
+    use crate::codec::{self, OutgoingPublish};
+    use crate::packet::{PublishProperties, QoS};
+
+    fn message(topic: &str, expiry: Option<u32>, now: Instant) -> Arc<Message> {
+        let properties = PublishProperties {
+            message_expiry: expiry,
+            ..Default::default()
+        };
+        let mut frame = Vec::new();
+        codec::publish(
+            &mut frame,
+            Protocol::Mqtt5,
+            &OutgoingPublish {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                topic,
+                packet_id: None,
+                properties: &properties,
+                subscription_identifiers: &[],
+                payload: b"x",
+            },
+        );
+        let qos = QoS::AtMostOnce;
+        Arc::new(Message::keep(&frame, Protocol::Mqtt5, qos, true, now))
+    }
+
+    fn name(topic: &str) -> TopicName<'_> {
+        TopicName::parse(topic).expect("a topic")
+    }
+
+    fn found(retained: &Retained, filter: &str, now: Instant) -> Vec<String> {
+        let filter = TopicFilter::parse(filter).expect("a filter");
+        let found = retained.matching(filter, now);
+        let topics = found.iter().map(|it| it.publish().topic.to_owned());
+        topics.collect()
+    }
+
+    #[test]
+    fn room_is_given_back_in_full() {
+        let now = Instant::now();
+        let retained = Retained::new(2, 1_000);
+        let set = |topic, expiry| retained.set(name(topic), message(topic, expiry, now));
+        assert_eq!(set("a", None), Ok(()));
+        assert_eq!(set("a", Some(5)), Ok(()));
+        assert_eq!(set("a", Some(9)), Ok(()));
+        assert_eq!(set("b", Some(9)), Ok(()));
+        assert_eq!(set("c", None), Err(Full));
+        assert_eq!(set("a", None), Ok(()));
+        retained.clear(name("a"));
+        retained.clear(name("b"));
+        assert_eq!(retained.size(), (0, 0));
+        assert!(retained.kept.read().expect("lock").expiries.is_empty());
+    }
+
+    #[test]
+    fn messages_go_when_their_time_is_over_and_not_before() {
+        let now = Instant::now();
+        let retained = Retained::new(10, 10_000);
+        for (topic, expiry) in [("a", Some(5)), ("b", Some(9)), ("c", None)] {
+            retained
+                .set(name(topic), message(topic, expiry, now))
+                .expect("room");
+        }
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(retained.purge(after(4)), 0);
+        assert_eq!(found(&retained, "#", after(5)), ["b", "c"]);
+        assert_eq!(retained.purge(after(5)), 1);
+        assert_eq!(retained.size().0, 2);
+        // Published again with more time.
+        retained
+            .set(name("b"), message("b", Some(20), now))
+            .expect("room");
+        assert_eq!(retained.purge(after(19)), 0);
+        assert_eq!(retained.purge(after(20)), 1);
+        assert_eq!(found(&retained, "#", after(20)), ["c"]);
+    }
+
+    fn level() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "a-b", "a\u{1}", "", "$x", "+"])
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_finds_what_the_matching_rule_finds(
+            filters in prop::collection::vec((prop::collection::vec(level(), 1..5), any::<bool>()), 1..20),
+            topics in prop::collection::vec(prop::collection::vec(level(), 1..5), 0..60),
+        ) {
+            let now = Instant::now();
+            let retained = Retained::new(100, 100_000);
+            let topics: BTreeSet<String> = topics
+                .into_iter()
+                .map(|levels| levels.join("/").replace('+', "c"))
+                .filter(|topic| !topic.is_empty())
+                .collect();
+            for topic in &topics {
+                retained.set(name(topic), message(topic, None, now)).expect("room");
+            }
+            for (levels, hash) in filters {
+                let filter = levels.join("/") + if hash { "/#" } else { "" };
+                for filter in [&filter, "#", "+/#"] {
+                    let Some(parsed) = TopicFilter::parse(filter) else { continue };
+                    let expected: Vec<&String> =
+                        topics.iter().filter(|topic| parsed.matches(name(topic))).collect();
+                    let mut found = found(&retained, filter, now);
+                    found.sort();
+                    prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{}", filter);
+                }
+            }
+        }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) enum Timer {
         generation: u32,
         number: u32,
     },
+    /// Expired retained messages are purged.
+    Purge,
 }
 
 pub(crate) struct Worker {
@@ -130,6 +132,10 @@ impl Worker {
                 .register(listener, Token(LISTENERS - n), Interest::READABLE)?;
         }
         let now = Instant::now();
+        let mut timers = Timers::new(now);
+        if id == 0 {
+            timers.set(0, Timer::Purge);
+        }
         Ok(Self {
             id,
             inbox: Arc::clone(&shared.inboxes[usize::from(id)]),
@@ -150,7 +156,7 @@ impl Worker {
             arrivals: Vec::new(),
             batches: VecDeque::new(),
             routes: HashMap::new(),
-            timers: Timers::new(now),
+            timers,
             tally: Tally::default(),
             now,
             tick: 0,
@@ -289,6 +295,7 @@ impl Worker {
                 }
                 Timer::SessionExpiry { slot, .. } => self.expire(slot),
                 Timer::Testament { slot, .. } => self.publish_testament(slot),
+                Timer::Purge => self.purge_retained(),
             }
         }
     }
@@ -296,6 +303,7 @@ impl Worker {
     /// Whether what a timer was set for is still to come.
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
+            Timer::Purge => !self.stopping,
             Timer::Accept { listener } => listener < self.listeners.len(),
             Timer::Connection { token, generation } => self
                 .connections
