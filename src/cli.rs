@@ -2,6 +2,7 @@
 
 mod events;
 mod output;
+mod presence;
 mod provisioning;
 mod up;
 
@@ -54,7 +55,9 @@ enum Command {
     /// Show events as redis-cli would
     Events(events::Events),
     /// Show who is online
-    Presence(provisioning::Presence),
+    Presence(presence::Presence),
+    /// End the sessions of a thing, or one session
+    Kick(presence::Kick),
 }
 
 /// Does what `arguments` say.
@@ -92,6 +95,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session.connect().await?, output).await,
+        Command::Kick(kick) => kick.run(&session.connect().await?, output).await,
     }
 }
 

@@ -122,6 +122,7 @@ impl Server {
             admin,
             token: secrets.admin_token()?,
             roll: journal.clone(),
+            sessions: Arc::new(front.handle()),
             logs: logs.clone(),
         };
         let (settings, stopped) = (config.grpc.clone(), stopping.clone());

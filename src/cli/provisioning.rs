@@ -1,4 +1,4 @@
-//! Things, channels and what connects them; who is online.
+//! Things, channels and what connects them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -69,7 +69,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    fn message(&self) -> api::Page {
+    pub(super) fn message(&self) -> api::Page {
         api::Page {
             offset: self.offset,
             limit: self.limit,
@@ -401,58 +401,5 @@ impl Disconnect {
             .revoke(api::DisconnectRequest { things, channels })
             .await?;
         Ok(output.say(&value, &text)?)
-    }
-}
-
-#[derive(Args)]
-pub(super) struct Presence {
-    #[command(flatten)]
-    page: Page,
-}
-
-impl Presence {
-    pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
-        let listing = client.online(self.page.message()).await?;
-        let session = |it: &api::Online| {
-            json!({
-                "session_id": it.session_id,
-                "thing_id": it.thing_id,
-                "client_id": it.client_id,
-                "protocol": it.protocol,
-                "peer": it.peer,
-                "since": Timestamp(it.since).rfc3339(),
-                "occurred_at": it.since.to_string(),
-                "instance": listing.instance,
-            })
-        };
-        let value = json!({
-            "instance": listing.instance,
-            "total": listing.total,
-            "sessions": listing.sessions.iter().map(session).collect::<Vec<_>>(),
-        });
-        let rows: Vec<_> = listing
-            .sessions
-            .iter()
-            .map(|it| {
-                let since = Timestamp(it.since).rfc3339();
-                let instance = listing.instance.clone();
-                // A client chooses its id: it may not write on the terminal.
-                let client = it.client_id.escape_debug().to_string();
-                [
-                    it.thing_id.clone(),
-                    client,
-                    since,
-                    instance,
-                    it.protocol.clone(),
-                    it.peer.clone(),
-                ]
-            })
-            .collect();
-        let headings = ["THING", "CLIENT", "SINCE", "INSTANCE", "PROTOCOL", "PEER"];
-        output.table(&value, headings, &rows)?;
-        if !output.json {
-            output.line(&format!("{} online", listing.total))?;
-        }
-        Ok(())
     }
 }

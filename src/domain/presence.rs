@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::identity::{SessionId, ThingId, Timestamp};
 
 /// One accepted MQTT connection of a thing: what is known of it from the arrival to the farewell.
@@ -53,10 +55,13 @@ pub enum Farewell {
     ServerShutdown,
     /// This instance died and found the session open in its journal when it came back.
     InstanceFailed,
+    /// An administrator ended it.
+    Kicked,
 }
 
 impl Farewell {
-    pub const ALL: [Self; 9] = [
+    /// In an order that stays: journals keep the place. What is new goes to the end.
+    pub const ALL: [Self; 10] = [
         Self::Disconnected,
         Self::ConnectionLost,
         Self::KeepAliveTimeout,
@@ -66,6 +71,7 @@ impl Farewell {
         Self::Revoked,
         Self::ServerShutdown,
         Self::InstanceFailed,
+        Self::Kicked,
     ];
 
     /// The `reason` of an extended event.
@@ -81,6 +87,7 @@ impl Farewell {
             Self::Revoked => "revoked",
             Self::ServerShutdown => "server_shutdown",
             Self::InstanceFailed => "instance_failed",
+            Self::Kicked => "kicked",
         }
     }
 }
@@ -147,4 +154,62 @@ pub trait Roll: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Which sessions an administrator ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Session(SessionId),
+    /// All sessions of a thing.
+    Thing(ThingId),
+}
+
+/// An administrator's wish to end sessions.
+#[derive(Clone, Debug)]
+pub struct Kick {
+    pub whom: Whom,
+    /// Told to clients that can be told.
+    pub reason: Option<KickReason>,
+    /// What is kept for them to come back to goes too; of a thing, also that of absent sessions.
+    pub forget: bool,
+}
+
+/// Why a session is ended by hand: short, and fit for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KickReason(Box<str>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a reason has 1 to 256 bytes and no control characters")]
+pub struct BadReason;
+
+impl std::str::FromStr for KickReason {
+    type Err = BadReason;
+
+    fn from_str(text: &str) -> Result<Self, BadReason> {
+        let sound = (1..=256).contains(&text.len()) && !text.contains(char::is_control);
+        sound.then(|| Self(text.into())).ok_or(BadReason)
+    }
+}
+
+impl KickReason {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What became of a [`Kick`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kicked {
+    /// Live sessions that were ended.
+    pub ended: usize,
+    /// Sessions that were discarded, live or absent.
+    pub forgotten: usize,
+}
+
+/// The live sessions of this instance, as far as they can be ended.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Returns when the clients are on their way out.
+    async fn kick(&self, kick: Kick) -> Kicked;
 }

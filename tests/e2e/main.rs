@@ -4,6 +4,7 @@ mod client;
 mod clients;
 mod connect;
 mod journal;
+mod kick;
 mod messaging;
 mod observe;
 mod options;

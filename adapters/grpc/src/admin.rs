@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rollcall_domain::identity::Secret;
-use rollcall_domain::presence::Roll;
+use rollcall_domain::presence::{Kick, Kicked, Roll, Sessions, Whom};
 use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
-use crate::api;
+use crate::api::kick_request;
+use crate::things::parse;
+use crate::{Services, api};
 
 /// Asks for `authorization: Bearer <token>`.
 #[derive(Clone)]
@@ -36,11 +38,15 @@ impl Interceptor for TokenCheck {
 
 pub(crate) struct Presence {
     roll: Arc<dyn Roll>,
+    sessions: Arc<dyn Sessions>,
 }
 
 impl Presence {
-    pub(crate) const fn new(roll: Arc<dyn Roll>) -> Self {
-        Self { roll }
+    pub(crate) fn new(services: &Services) -> Self {
+        Self {
+            roll: Arc::clone(&services.roll),
+            sessions: Arc::clone(&services.sessions),
+        }
     }
 }
 
@@ -69,6 +75,46 @@ impl api::presence_server::Presence for Presence {
             instance: self.roll.instance().to_owned(),
             total: online.len() as u64,
             sessions: sessions.collect(),
+        }))
+    }
+
+    async fn kick(
+        &self,
+        request: Request<api::KickRequest>,
+    ) -> Result<Response<api::KickResponse>, Status> {
+        let api::KickRequest {
+            whom,
+            reason,
+            forget,
+        } = request.into_inner();
+        let reason = match reason.as_str() {
+            "" => None,
+            text => Some(parse(text)?),
+        };
+        let kick = async |whom| {
+            let reason = reason.clone();
+            let kick = Kick {
+                whom,
+                reason,
+                forget,
+            };
+            self.sessions.kick(kick).await
+        };
+        let kicked = match whom {
+            Some(kick_request::Whom::SessionId(id)) => kick(Whom::Session(parse(&id)?)).await,
+            Some(kick_request::Whom::ThingId(id)) => kick(Whom::Thing(parse(&id)?)).await,
+            Some(kick_request::Whom::AnyId(id)) => match kick(Whom::Session(parse(&id)?)).await {
+                Kicked { ended: 0, .. } => kick(Whom::Thing(parse(&id)?)).await,
+                kicked => kicked,
+            },
+            None => return Err(Status::invalid_argument("name a session or a thing")),
+        };
+        if kicked == Kicked::default() {
+            return Err(Status::not_found("no such session is here"));
+        }
+        Ok(Response::new(api::KickResponse {
+            ended: kicked.ended as u64,
+            forgotten: kicked.forgotten as u64,
         }))
     }
 }

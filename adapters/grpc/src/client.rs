@@ -186,6 +186,15 @@ impl Client {
 
     /// # Errors
     /// As of [`Client::create_things`].
+    pub async fn kick(&self, request: api::KickRequest) -> Result<api::KickResponse, ClientError> {
+        let reply = PresenceClient::new(self.channel.clone())
+            .kick(request)
+            .await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::create_things`].
     pub async fn events(
         &self,
         stream: String,

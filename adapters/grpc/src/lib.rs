@@ -15,7 +15,7 @@ use std::time::Duration;
 use rollcall_domain::access::Authority;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::EventLog;
-use rollcall_domain::presence::Roll;
+use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -55,6 +55,7 @@ pub struct Services {
     pub admin: UserId,
     pub token: Secret,
     pub roll: Arc<dyn Roll>,
+    pub sessions: Arc<dyn Sessions>,
     pub logs: Vec<Arc<dyn EventLog>>,
 }
 
@@ -89,7 +90,7 @@ pub async fn serve(
         .build_v1()?;
     let check = admin::TokenCheck::new(services.token.clone());
     let things = things::Service::new(&services);
-    let presence = admin::Presence::new(Arc::clone(&services.roll));
+    let presence = admin::Presence::new(&services);
     let events = events::Service::new(services.logs.clone(), stop.clone());
 
     Server::builder()

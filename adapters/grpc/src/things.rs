@@ -151,7 +151,7 @@ impl api::things_server::Things for Service {
     }
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
+pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
     text.parse()
         .map_err(|error| Status::invalid_argument(format!("{error}: {text:?}")))
 }

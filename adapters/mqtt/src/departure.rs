@@ -25,6 +25,17 @@ impl Worker {
 
     /// Like [`Worker::end`], with a reason code of its own for the client.
     pub(crate) fn end_with(&mut self, token: usize, farewell: Farewell, code: u8) {
+        self.end_because(token, farewell, code, None);
+    }
+
+    /// Like [`Worker::end_with`], and says why.
+    pub(crate) fn end_because(
+        &mut self,
+        token: usize,
+        farewell: Farewell,
+        code: u8,
+        why: Option<&str>,
+    ) {
         let connection = &mut self.connections[token];
         let was = connection.stage;
         if matches!(was, Stage::Closing { .. }) {
@@ -34,6 +45,8 @@ impl Worker {
         let told = was == Stage::Live
             && connection.protocol == Some(Protocol::Mqtt5)
             && !matches!(farewell, Farewell::Disconnected | Farewell::ConnectionLost);
+        // A reason must not make the packet larger than the client takes [MQTT5-3.14.2-3].
+        let why = why.filter(|why| why.len() + 16 <= connection.max_packet as usize);
         connection.stage = Stage::Closing { linger: told };
         connection.waiting = 0;
         connection.input = Vec::new();
@@ -51,7 +64,7 @@ impl Worker {
             self.leave_session(slot, token, farewell, will);
         }
         if told {
-            self.reply(token, |out| codec::disconnect(out, code, None));
+            self.reply(token, |out| codec::disconnect(out, code, why));
             self.linger(token);
         } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0
         {

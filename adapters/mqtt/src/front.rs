@@ -9,10 +9,12 @@ use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mio::Poll;
 use rollcall_domain::access::{Access, Revoked};
-use rollcall_domain::presence::PresenceLog;
+use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
 
 use crate::Config;
 use crate::gate::Gate;
@@ -94,6 +96,27 @@ impl Handle {
         for inbox in &*self.inboxes {
             inbox.post(Mail::Revoked(what));
         }
+    }
+}
+
+#[async_trait]
+impl Sessions for Handle {
+    async fn kick(&self, kick: Kick) -> Kicked {
+        let kick = Arc::new(kick);
+        let ask = |inbox: &Arc<Inbox>| {
+            let (answer, asked) = oneshot::channel();
+            inbox.post(Mail::Kick(Arc::clone(&kick), answer));
+            asked
+        };
+        let asked: Vec<_> = self.inboxes.iter().map(ask).collect();
+        let mut all = Kicked::default();
+        for answer in asked {
+            // A worker that has ended has no sessions.
+            let Kicked { ended, forgotten } = answer.await.unwrap_or_default();
+            all.ended += ended;
+            all.forgotten += forgotten;
+        }
+        all
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use mio::net::TcpStream;
 use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
-use rollcall_domain::presence::Arrivals;
+use rollcall_domain::presence::{Arrivals, Kick, Kicked};
+use tokio::sync::oneshot;
 
 use crate::delivery::Parcel;
 use crate::gate::Answer;
@@ -34,6 +35,8 @@ pub(crate) enum Mail {
     /// The fate of the oldest batch of arrivals that has none yet.
     Kept(Arrivals),
     Revoked(Revoked),
+    /// End these sessions, and say how many there were.
+    Kick(Arc<Kick>, oneshot::Sender<Kicked>),
     /// End all sessions and return.
     Stop,
 }

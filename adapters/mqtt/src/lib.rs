@@ -3,7 +3,7 @@
 //! A few threads own the sockets and the sessions ([`worker`]); what they say to each other, to the journal
 //! and to the things service goes through letter boxes ([`inbox`]). One client's way through the rooms:
 //! `worker` reads, [`codec`] tells packets, [`admission`] lets in, [`inbound`] takes what the client sends,
-//! [`delivery`] what is sent to it, [`departure`] sees it out.
+//! [`delivery`] what is sent to it, [`revocation`] takes away what others say, [`departure`] sees it out.
 
 mod admission;
 pub mod codec;
@@ -22,6 +22,7 @@ pub mod packet;
 mod pending;
 mod reason;
 mod retained;
+mod revocation;
 mod router;
 mod session;
 mod sockets;

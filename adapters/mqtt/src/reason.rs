@@ -112,5 +112,7 @@ pub(crate) const fn disconnect(farewell: Farewell) -> u8 {
         Farewell::TooSlow => QUOTA_EXCEEDED,
         Farewell::Revoked => NOT_AUTHORIZED,
         Farewell::ServerShutdown | Farewell::InstanceFailed => 0x8B,
+        // Administrative action.
+        Farewell::Kicked => 0x98,
     }
 }

@@ -265,6 +265,10 @@ impl Worker {
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
                 Mail::Revoked(what) => self.revoke(what),
+                Mail::Kick(kick, answer) => {
+                    // Whoever asked may have gone away.
+                    let _ = answer.send(self.kick(&kick));
+                }
                 Mail::Stop => self.stop(),
             }
             if self.turn.is_full() {

@@ -164,6 +164,26 @@ pub(super) mod tests {
         })
     }
 
+    #[test]
+    fn the_number_of_each_farewell_stays_what_it_was() {
+        let numbers = [
+            Farewell::Disconnected,
+            Farewell::ConnectionLost,
+            Farewell::KeepAliveTimeout,
+            Farewell::TakenOver,
+            Farewell::ProtocolError,
+            Farewell::TooSlow,
+            Farewell::Revoked,
+            Farewell::ServerShutdown,
+            Farewell::InstanceFailed,
+            Farewell::Kicked,
+        ];
+        assert_eq!(Farewell::ALL[..numbers.len()], numbers);
+        for (place, farewell) in Farewell::ALL.into_iter().enumerate() {
+            assert_eq!(farewell as usize, place);
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_read_is_what_was_written(events in prop::collection::vec(presence(), 0..20)) {

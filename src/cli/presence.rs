@@ -1,0 +1,97 @@
+//! Who is online, and who is not to be any longer.
+
+use clap::Args;
+use rollcall_domain::identity::Timestamp;
+use rollcall_grpc::api::{self, kick_request::Whom};
+use rollcall_grpc::client::Client;
+use serde_json::json;
+
+use super::output::Output;
+use super::provisioning::Page;
+
+#[derive(Args)]
+pub(super) struct Presence {
+    #[command(flatten)]
+    page: Page,
+}
+
+impl Presence {
+    pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
+        let listing = client.online(self.page.message()).await?;
+        let session = |it: &api::Online| {
+            json!({
+                "session_id": it.session_id,
+                "thing_id": it.thing_id,
+                "client_id": it.client_id,
+                "protocol": it.protocol,
+                "peer": it.peer,
+                "since": Timestamp(it.since).rfc3339(),
+                "occurred_at": it.since.to_string(),
+                "instance": listing.instance,
+            })
+        };
+        let value = json!({
+            "instance": listing.instance,
+            "total": listing.total,
+            "sessions": listing.sessions.iter().map(session).collect::<Vec<_>>(),
+        });
+        let rows: Vec<_> = listing
+            .sessions
+            .iter()
+            .map(|it| {
+                let since = Timestamp(it.since).rfc3339();
+                let instance = listing.instance.clone();
+                // A client chooses its id: it may not write on the terminal.
+                let client = it.client_id.escape_debug().to_string();
+                [
+                    it.session_id.clone(),
+                    it.thing_id.clone(),
+                    client,
+                    since,
+                    instance,
+                    it.protocol.clone(),
+                    it.peer.clone(),
+                ]
+            })
+            .collect();
+        let headings = [
+            "SESSION", "THING", "CLIENT", "SINCE", "INSTANCE", "PROTOCOL", "PEER",
+        ];
+        output.table(&value, headings, &rows)?;
+        if !output.json {
+            output.line(&format!("{} online", listing.total))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Kick {
+    /// Id of a session, as `rollcall presence` shows it, or of a thing
+    id: String,
+    /// Told to the client, if it speaks MQTT 5
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Discard what is kept for it to come back to: subscriptions and messages
+    #[arg(long)]
+    forget: bool,
+}
+
+impl Kick {
+    pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
+        let Self { id, reason, forget } = self;
+        let whom = Some(Whom::AnyId(id));
+        let request = api::KickRequest {
+            whom,
+            reason,
+            forget,
+        };
+        let api::KickResponse { ended, forgotten } = client.kick(request).await?;
+        let value = json!({ "ended": ended, "forgotten": forgotten });
+        let mut text = format!("{ended} ended");
+        if forget {
+            text.push_str(&format!(", {forgotten} forgotten"));
+        }
+        Ok(output.say(&value, &text)?)
+    }
+}
