@@ -52,7 +52,7 @@ struct Revoking {
 }
 
 impl Revocations for Revoking {
-    fn revoked(&self, what: Revoked) {
+    fn revoked(&self, what: &[Revoked]) {
         if let Some(access) = self.access.get() {
             access.forget(what);
         }

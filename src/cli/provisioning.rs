@@ -303,6 +303,10 @@ pub(super) enum Channels {
     },
     /// List channels in the order they were made
     List(Page),
+    /// Close a channel: nobody may do anything there, and subscriptions end
+    Disable { channel: String },
+    /// Open a channel again
+    Enable { channel: String },
 }
 
 impl Channels {
@@ -337,8 +341,21 @@ impl Channels {
                     .collect();
                 Ok(output.table(&value, ["ID", "STATUS", "CREATED", "NAME"], &rows)?)
             }
+            Self::Disable { channel } => set_channel_status(client, output, channel, false).await,
+            Self::Enable { channel } => set_channel_status(client, output, channel, true).await,
         }
     }
+}
+
+async fn set_channel_status(
+    client: &Client,
+    output: Output,
+    id: String,
+    enabled: bool,
+) -> anyhow::Result<()> {
+    let changed = client.set_channel_status(id, enabled).await?;
+    let text = format!("{} is {}", changed.id, changed.status);
+    Ok(output.say(&channel(&changed), &text)?)
 }
 
 fn channel(channel: &api::Channel) -> Value {
@@ -348,6 +365,7 @@ fn channel(channel: &api::Channel) -> Value {
         "metadata": serde_json::from_str::<Value>(&channel.metadata).unwrap_or_default(),
         "status": channel.status,
         "created_at": Timestamp(channel.created_at).rfc3339(),
+        "updated_at": channel.updated_at.map(|at| Timestamp(at).rfc3339()),
     })
 }
 

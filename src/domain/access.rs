@@ -1,5 +1,6 @@
 //! Who is this? May it? And the grants that are remembered, so that asking is a look into memory.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -12,6 +13,7 @@ use dashmap::DashMap;
 use serde::Deserialize;
 
 use crate::identity::{ChannelId, KeyHash, KeyHasher, Secret, ThingId};
+use crate::things::Actions;
 
 /// What a thing may do on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +93,7 @@ pub struct Credentials {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authenticated {
     thing: ThingId,
+    epoch: u64,
 }
 
 impl Authenticated {
@@ -120,15 +123,23 @@ pub enum Verdict<T> {
 /// Access that was taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
-    /// The thing was disabled or its key changed: nothing that was granted to it holds.
+    /// The thing was disabled: nothing that was granted to it holds.
     Thing(ThingId),
-    /// What the thing may do on the channel changed.
-    Grant(ThingId, ChannelId),
+    /// The key of the thing changed: who came with the old one is nobody now.
+    Key(ThingId),
+    /// The channel was disabled: nobody may do anything there.
+    Channel(ChannelId),
+    /// The thing may do no more than `left` on the channel.
+    Grant {
+        thing: ThingId,
+        channel: ChannelId,
+        left: Actions,
+    },
 }
 
 /// Hears of what is revoked, at once, in this process.
 pub trait Revocations: Send + Sync {
-    fn revoked(&self, what: Revoked);
+    fn revoked(&self, what: &[Revoked]);
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,6 +148,9 @@ pub struct Config {
     /// How long an answer of the authority is trusted.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
+    /// How long a session keeps what may have been revoked while the authority does not answer.
+    #[serde(with = "humantime_serde")]
+    pub recheck_timeout: Duration,
     /// How many answers are remembered, of each kind (identities, grants).
     pub max_entries: usize,
 }
@@ -180,11 +194,13 @@ impl Access {
     /// Checks credentials against memory.
     #[must_use]
     pub fn authenticate(&self, credentials: &Credentials, now: Instant) -> Verdict<Authenticated> {
+        let epoch = self.epoch();
         let hash = self.hasher.hash(credentials.key.expose());
         match self.identities.get(&hash) {
             Some(known) if known.until > now => {
                 if known.thing == credentials.thing {
-                    Verdict::Granted(Authenticated { thing: known.thing })
+                    let thing = known.thing;
+                    Verdict::Granted(Authenticated { thing, epoch })
                 } else {
                     Verdict::Denied
                 }
@@ -216,7 +232,7 @@ impl Access {
         if self.epoch() == epoch {
             entry.insert(Identity { thing, until });
         }
-        Ok(Authenticated { thing })
+        Ok(Authenticated { thing, epoch })
     }
 
     /// Checks a grant against memory.
@@ -268,19 +284,48 @@ impl Access {
         permit.epoch == self.epoch() && permit.until > now
     }
 
+    /// Whether nothing was revoked since `permit` was asked for. Of an answer that comes late, that is to be
+    /// known before anything is built on it: whoever takes away what was revoked may have been here already.
+    #[must_use]
+    pub fn is_current(&self, permit: &Permit) -> bool {
+        permit.epoch == self.epoch()
+    }
+
+    /// Like [`Access::is_current`], of an identity.
+    #[must_use]
+    pub fn still_knows(&self, thing: &Authenticated) -> bool {
+        thing.epoch == self.epoch()
+    }
+
+    /// How long a session keeps what may have been revoked while the authority does not answer.
+    #[must_use]
+    pub const fn recheck_timeout(&self) -> Duration {
+        self.config.recheck_timeout
+    }
+
     /// Forgets what was revoked. When this returns, no permit from before holds.
-    pub fn forget(&self, what: Revoked) {
+    pub fn forget(&self, what: &[Revoked]) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        match what {
-            Revoked::Thing(thing) => {
-                self.identities.retain(|_, known| known.thing != thing);
-                self.grants.retain(|(granted, _, _), _| *granted != thing);
-            }
-            Revoked::Grant(thing, channel) => {
-                for action in Action::ALL {
-                    self.grants.remove(&(thing, channel, action));
+        let (mut things, mut channels) = (HashSet::new(), HashSet::new());
+        for revoked in what {
+            match *revoked {
+                Revoked::Thing(thing) | Revoked::Key(thing) => _ = things.insert(thing),
+                Revoked::Channel(channel) => _ = channels.insert(channel),
+                Revoked::Grant { thing, channel, .. } => {
+                    for action in Action::ALL {
+                        self.grants.remove(&(thing, channel, action));
+                    }
                 }
             }
+        }
+        if !things.is_empty() {
+            self.identities
+                .retain(|_, known| !things.contains(&known.thing));
+        }
+        if !things.is_empty() || !channels.is_empty() {
+            self.grants.retain(|(thing, channel, _), _| {
+                !things.contains(thing) && !channels.contains(channel)
+            });
         }
     }
 
@@ -360,6 +405,7 @@ mod tests {
         });
         let config = Config {
             ttl: Duration::from_secs(60),
+            recheck_timeout: Duration::from_secs(10),
             max_entries,
         };
         (
@@ -411,12 +457,18 @@ mod tests {
         let permit = permit.expect("granted");
         assert!(access.holds(&permit, now));
 
-        access.forget(Revoked::Grant(ThingId::generate(), channel));
+        let grant = |thing| Revoked::Grant {
+            thing,
+            channel,
+            left: Actions::NONE,
+        };
+        access.forget(&[grant(ThingId::generate())]);
+        assert!(!access.is_current(&permit) && !access.still_knows(&thing));
         assert!(!access.holds(&permit, now));
         let again = access.authorize(thing, channel, Action::Write, now);
         assert!(matches!(again, Verdict::Granted(permit) if access.holds(&permit, now)));
 
-        access.forget(Revoked::Grant(thing.thing(), channel));
+        access.forget(&[grant(thing.thing())]);
         assert!(matches!(
             access.authorize(thing, channel, Action::Write, now),
             Verdict::Unknown
@@ -425,8 +477,26 @@ mod tests {
             access.authenticate(&credentials, now),
             Verdict::Granted(_)
         ));
-        access.forget(Revoked::Thing(thing.thing()));
-        assert_eq!(access.authenticate(&credentials, now), Verdict::Unknown);
+        for revoked in [Revoked::Thing, Revoked::Key] {
+            access.identify(&credentials).await.expect("granted");
+            access.forget(&[revoked(thing.thing())]);
+            assert_eq!(access.authenticate(&credentials, now), Verdict::Unknown);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_gone_is_forgotten_for_everybody_and_alone() {
+        let (access, credentials) = door(10);
+        let (gone, other, now) = (ChannelId::generate(), ChannelId::generate(), Instant::now());
+        let thing = access.identify(&credentials).await.expect("granted");
+        for channel in [gone, other] {
+            let granted = access.ask(thing, &credentials.key, channel, Action::Read);
+            granted.await.expect("granted");
+        }
+        access.forget(&[Revoked::Channel(gone)]);
+        let known = |channel| access.authorize(thing, channel, Action::Read, now);
+        assert!(matches!(known(gone), Verdict::Unknown));
+        assert!(matches!(known(other), Verdict::Granted(_)));
     }
 
     #[tokio::test]

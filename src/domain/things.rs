@@ -1,6 +1,8 @@
 //! Things, channels, and which thing may do what on which channel.
 
+mod channels;
 mod events;
+mod grants;
 mod model;
 
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::access::{Action, Authority, AuthorityError, Revocations, Revoked};
-use crate::event::{self, Event, Stream};
+use crate::event;
 use crate::identity::{ChannelId, KeyHasher, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
 
@@ -140,10 +142,8 @@ impl Things {
         touch(&mut thing.updated_at, &mut thing.updated_by, owner);
         let hash = self.hasher.hash(key.expose());
         let event = events::thing_event("thing.update_secret", &thing);
-        self.store
-            .update_thing(&thing, Some(hash), vec![event])
-            .await?;
-        self.revocations.revoked(Revoked::Thing(id));
+        self.store.set_thing_key(&thing, hash, vec![event]).await?;
+        self.revocations.revoked(&[Revoked::Key(id)]);
         Ok(Created { thing, key })
     }
 
@@ -166,161 +166,18 @@ impl Things {
         }
         thing.status = status;
         touch(&mut thing.updated_at, &mut thing.updated_by, owner);
-        let event = Event::operation(
-            Stream::Things,
+        let event = events::removed(
             "thing.remove",
-            [
-                ("id", id.to_string()),
-                ("status", status.as_str().into()),
-                (
-                    "updated_at",
-                    thing.updated_at.map(Timestamp::rfc3339).unwrap_or_default(),
-                ),
-                ("updated_by", owner.to_string()),
-            ],
+            &id.to_string(),
+            status,
+            thing.updated_at,
+            owner,
         );
-        self.store.update_thing(&thing, None, vec![event]).await?;
+        self.store.set_thing_status(&thing, vec![event]).await?;
         if status == Status::Disabled {
-            self.revocations.revoked(Revoked::Thing(id));
+            self.revocations.revoked(&[Revoked::Thing(id)]);
         }
         Ok(thing)
-    }
-
-    /// Makes channels, all or none.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`].
-    pub async fn create_channels(
-        &self,
-        owner: UserId,
-        new: Vec<NewChannel>,
-    ) -> Result<Vec<Channel>, Error> {
-        check_batch(new.len())?;
-        let mut channels = Vec::with_capacity(new.len());
-        for NewChannel { name, metadata } in new {
-            check_name(&name)?;
-            check_metadata(&metadata)?;
-            channels.push(Channel {
-                id: ChannelId::generate(),
-                owner,
-                name,
-                metadata,
-                status: Status::Enabled,
-                created_at: Timestamp::now(),
-                updated_at: None,
-                updated_by: None,
-            });
-        }
-        let events = channels.iter().map(events::channel_created).collect();
-        self.store.add_channels(&channels, events).await?;
-        Ok(channels)
-    }
-
-    /// # Errors
-    /// [`Error::Invalid`] for a page that is too large.
-    pub async fn list_channels(
-        &self,
-        owner: UserId,
-        page: Page,
-    ) -> Result<Listing<Channel>, Error> {
-        check_page(page)?;
-        let listing = self.store.channels(owner, page).await?;
-        self.store
-            .record(vec![events::list_event(
-                "channel.list",
-                listing.total,
-                page,
-            )])
-            .await?;
-        Ok(listing)
-    }
-
-    /// Lets every one of `things` do `actions` on every one of `channels`, in place of what it may do there.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if one of them is not there; then nothing has changed.
-    pub async fn connect(
-        &self,
-        owner: UserId,
-        things: &[ThingId],
-        channels: &[ChannelId],
-        actions: Actions,
-    ) -> Result<(), Error> {
-        if !actions.read && !actions.write {
-            return Err(Error::Invalid("name at least one action: m_read, m_write"));
-        }
-        let mut grants = Vec::new();
-        let mut events = Vec::new();
-        let mut reduced = Vec::new();
-        for (thing, channel) in self.own_pairs(owner, things, channels).await? {
-            let before = self.store.grant(thing, channel).await?;
-            let now = Timestamp::now();
-            let created_at = before.as_ref().map_or(now, |grant| grant.created_at);
-            if before.is_some_and(|grant| !actions.covers(grant.actions)) {
-                reduced.push(Revoked::Grant(thing, channel));
-            }
-            let operation = if before.is_some() {
-                "policies.update"
-            } else {
-                "policies.add"
-            };
-            let updated = before.map(|_| now.rfc3339()).unwrap_or_default();
-            events.push(Event::operation(
-                Stream::Things,
-                operation,
-                [
-                    ("owner_id", owner.to_string()),
-                    ("subject", thing.to_string()),
-                    ("object", channel.to_string()),
-                    ("actions", event::list(&actions.names())),
-                    ("created_at", created_at.rfc3339()),
-                    ("updated_at", updated),
-                ],
-            ));
-            grants.push(Grant {
-                thing,
-                channel,
-                actions,
-                created_at,
-            });
-        }
-        self.store.put_grants(&grants, events).await?;
-        for revoked in reduced {
-            self.revocations.revoked(revoked);
-        }
-        Ok(())
-    }
-
-    /// Takes away what `things` may do on `channels`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if one of the pairs is not connected; then nothing has changed.
-    pub async fn disconnect(
-        &self,
-        owner: UserId,
-        things: &[ThingId],
-        channels: &[ChannelId],
-    ) -> Result<(), Error> {
-        let pairs = self.own_pairs(owner, things, channels).await?;
-        let mut events = Vec::new();
-        for &(thing, channel) in &pairs {
-            let grant = self.store.grant(thing, channel).await?;
-            let grant = grant.ok_or(Error::NotFound("connection of that thing and channel"))?;
-            events.push(Event::operation(
-                Stream::Things,
-                "policies.delete",
-                [
-                    ("subject", thing.to_string()),
-                    ("object", channel.to_string()),
-                    ("actions", event::list(&grant.actions.names())),
-                ],
-            ));
-        }
-        self.store.remove_grants(&pairs, events).await?;
-        for (thing, channel) in pairs {
-            self.revocations.revoked(Revoked::Grant(thing, channel));
-        }
-        Ok(())
     }
 
     async fn own_thing(&self, owner: UserId, id: ThingId) -> Result<Thing, Error> {
@@ -328,25 +185,6 @@ impl Things {
             .thing(owner, id)
             .await?
             .ok_or(Error::NotFound("thing"))
-    }
-
-    async fn own_pairs(
-        &self,
-        owner: UserId,
-        things: &[ThingId],
-        channels: &[ChannelId],
-    ) -> Result<Vec<(ThingId, ChannelId)>, Error> {
-        check_batch(things.len().saturating_mul(channels.len()))?;
-        for &thing in things {
-            self.own_thing(owner, thing).await?;
-        }
-        let mut pairs = Vec::with_capacity(things.len() * channels.len());
-        for &channel in channels {
-            let known = self.store.channel(owner, channel).await?;
-            known.ok_or(Error::NotFound("channel"))?;
-            pairs.extend(things.iter().map(|&thing| (thing, channel)));
-        }
-        Ok(pairs)
     }
 }
 

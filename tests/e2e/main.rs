@@ -12,6 +12,7 @@ mod presence;
 mod provisioning;
 mod redis_server;
 mod relay;
+mod revocation;
 mod sessions;
 mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]

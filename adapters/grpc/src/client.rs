@@ -163,6 +163,20 @@ impl Client {
 
     /// # Errors
     /// As of [`Client::create_things`].
+    pub async fn set_channel_status(
+        &self,
+        id: String,
+        enabled: bool,
+    ) -> Result<api::Channel, ClientError> {
+        let reply = self
+            .things()
+            .set_channel_status(api::SetStatusRequest { id, enabled })
+            .await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::create_things`].
     pub async fn grant(&self, request: api::ConnectRequest) -> Result<(), ClientError> {
         let reply = self.things().connect(request).await;
         reply.map(|_| ()).map_err(|status| self.failed(status))

@@ -77,12 +77,8 @@ impl api::things_server::Things for Service {
         request: Request<api::SetStatusRequest>,
     ) -> Result<Response<api::Thing>, Status> {
         let api::SetStatusRequest { id, enabled } = request.into_inner();
-        let state = if enabled {
-            State::Enabled
-        } else {
-            State::Disabled
-        };
-        let changed = self.things.set_status(self.owner, parse(&id)?, state).await;
+        let (id, state) = (parse(&id)?, state(enabled));
+        let changed = self.things.set_status(self.owner, id, state).await;
         Ok(Response::new(thing(changed.map_err(status::things)?)))
     }
 
@@ -117,6 +113,16 @@ impl api::things_server::Things for Service {
             channels,
             total: listing.total,
         }))
+    }
+
+    async fn set_channel_status(
+        &self,
+        request: Request<api::SetStatusRequest>,
+    ) -> Result<Response<api::Channel>, Status> {
+        let api::SetStatusRequest { id, enabled } = request.into_inner();
+        let (id, state) = (parse(&id)?, state(enabled));
+        let changed = self.things.set_channel_status(self.owner, id, state).await;
+        Ok(Response::new(channel(changed.map_err(status::things)?)))
     }
 
     async fn connect(
@@ -154,6 +160,14 @@ impl api::things_server::Things for Service {
 pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
     text.parse()
         .map_err(|error| Status::invalid_argument(format!("{error}: {text:?}")))
+}
+
+const fn state(enabled: bool) -> State {
+    if enabled {
+        State::Enabled
+    } else {
+        State::Disabled
+    }
 }
 
 fn ids<T: std::str::FromStr<Err: std::fmt::Display>>(texts: &[String]) -> Result<Vec<T>, Status> {
@@ -219,5 +233,6 @@ fn channel(channel: Channel) -> api::Channel {
         metadata: serde_json::Value::Object(channel.metadata).to_string(),
         status: channel.status.as_str().to_owned(),
         created_at: channel.created_at.0,
+        updated_at: channel.updated_at.map(|at| at.0),
     }
 }

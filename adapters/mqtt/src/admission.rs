@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_domain::access::{Action, Authenticated, Credentials, Permit, Verdict};
+use rollcall_domain::access::{Access, Action, Authenticated, Credentials, Permit, Verdict};
 use rollcall_domain::identity::{ChannelId, Secret, SessionId, ThingId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::{TopicFilter, TopicName};
@@ -138,12 +138,18 @@ impl Worker {
             Verdict::Denied => return Err(Refusal::BadCredentials.into()),
             Verdict::Unknown => {}
         }
+        let access = &self.shared.gate.access;
         for answer in &self.connections[token].answers {
-            if let Answered::Identity(identity) = answer {
-                return identity
-                    .as_ref()
-                    .copied()
-                    .map_err(|error| Refusal::from(error).into());
+            match answer {
+                // Something was revoked meanwhile, perhaps this: it is asked again.
+                Answered::Identity(Ok(thing)) if !access.still_knows(thing) => {}
+                Answered::Identity(identity) => {
+                    return identity
+                        .as_ref()
+                        .copied()
+                        .map_err(|error| Refusal::from(error).into());
+                }
+                Answered::Grant(..) => {}
             }
         }
         Err(self.ask(token, Question::Identify(credentials.clone())))
@@ -169,7 +175,7 @@ impl Worker {
             Verdict::Denied => return Err(Refusal::WillNotAuthorized.into()),
             Verdict::Unknown => {}
         }
-        match self.connections[token].answer(channel, action) {
+        match self.connections[token].answer(channel, action, &self.shared.gate.access) {
             Some(Ok(permit)) => Ok(*permit),
             Some(Err(error)) => Err(match Refusal::from(error) {
                 Refusal::BadCredentials => Refusal::WillNotAuthorized.into(),
@@ -246,13 +252,7 @@ impl Worker {
                 Answered::Grant(_, _, Ok(_)) => self.publish_message(message),
                 _ => self.shared.metrics.denied_wills.increment(1),
             },
-            Asker::Subscription {
-                slot,
-                generation,
-                filter,
-            } => {
-                self.recheck(slot, generation, &filter, &answer.verdict);
-            }
+            Asker::Doubt(doubt) => self.on_certainty(doubt, &answer.verdict),
         }
     }
 
@@ -455,12 +455,15 @@ fn credentials(connect: &Connect<'_>) -> Option<Credentials> {
 
 impl crate::connection::Connection {
     /// What the things service answered about a grant, since the packet at the front of the input waits.
+    /// If something was revoked meanwhile, perhaps this, there is no answer: it is to be asked again.
     pub(crate) fn answer(
         &self,
         channel: ChannelId,
         action: Action,
+        access: &Access,
     ) -> Option<&Result<Permit, rollcall_domain::access::AuthorityError>> {
         self.answers.iter().find_map(|answer| match answer {
+            Answered::Grant(_, _, Ok(permit)) if !access.is_current(permit) => None,
             Answered::Grant(of, what, verdict) if *of == channel && *what == action => {
                 Some(verdict)
             }

@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_domain::access::{Action, Revoked, Verdict};
+use rollcall_domain::access::{Action, Verdict};
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::codec::{self, ConnackProperties, Fault};
 use crate::connection::{Stage, Will};
-use crate::gate::{Answered, Asker, Question};
+use crate::gate::{Asker, Question};
 use crate::packet::Disconnect;
 use crate::reason::{self, Refusal};
 use crate::session::{Expiry, Testament};
@@ -273,74 +273,5 @@ impl Worker {
             codec::connack(out, protocol, false, code, &properties)
         });
         self.linger(token);
-    }
-
-    /// Access was taken away: live sessions lose exactly that.
-    pub(crate) fn revoke(&mut self, what: Revoked) {
-        let (Revoked::Thing(thing) | Revoked::Grant(thing, _)) = what;
-        let slots: Vec<usize> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.key.thing == thing)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in slots {
-            let session = &self.sessions[slot];
-            match what {
-                Revoked::Thing(_) => {
-                    for token in [session.connection, session.claim].into_iter().flatten() {
-                        self.end(token, Farewell::Revoked);
-                    }
-                }
-                Revoked::Grant(_, channel) => {
-                    let (thing, generation) = (session.thing, session.generation);
-                    for (filter, _) in &session.subscriptions {
-                        if TopicFilter::parse(filter).and_then(TopicFilter::channel)
-                            != Some(channel)
-                        {
-                            continue;
-                        }
-                        let asker = Asker::Subscription {
-                            slot,
-                            generation,
-                            filter: filter.clone(),
-                        };
-                        let (key, action) = (session.secret.clone(), Action::Read);
-                        let question = Question::Authorize {
-                            thing,
-                            key,
-                            channel,
-                            action,
-                        };
-                        if self.shared.gate.ask(question, asker, &self.inbox).is_err() {
-                            tracing::warn!(
-                                "too many questions are open: a revoked subscription stays"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The answer for a subscription whose grant changed: it stays only if it is granted again.
-    pub(crate) fn recheck(
-        &mut self,
-        slot: usize,
-        generation: u32,
-        filter: &str,
-        verdict: &Answered,
-    ) {
-        let me = self.session_ref_if(slot, generation);
-        let (Some(me), Answered::Grant(_, _, Err(_))) = (me, verdict) else {
-            return;
-        };
-        self.sessions[slot]
-            .subscriptions
-            .retain(|(known, _)| &**known != filter);
-        if let Some(filter) = TopicFilter::parse(filter) {
-            self.shared.router.unsubscribe(filter, me);
-            self.shared.metrics.subscriptions_revoked.increment(1);
-        }
     }
 }

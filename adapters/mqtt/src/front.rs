@@ -91,10 +91,20 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends sessions and subscriptions that lost their right. `Access` must have forgotten it already.
-    pub fn revoked(&self, what: Revoked) {
+    /// Takes from sessions what was revoked. `Access` must have forgotten it already.
+    pub fn revoked(&self, what: &[Revoked]) {
+        let what: Arc<[Revoked]> = what.into();
         for inbox in &*self.inboxes {
-            inbox.post(Mail::Revoked(what));
+            inbox.post(Mail::Revoked(Arc::clone(&what)));
+        }
+    }
+
+    /// Takes from sessions what the things service says was revoked, or does not deny in time.
+    /// `Access` must have forgotten it already.
+    pub fn doubted(&self, what: &[Revoked]) {
+        let what: Arc<[Revoked]> = what.into();
+        for inbox in &*self.inboxes {
+            inbox.post(Mail::Doubted(Arc::clone(&what)));
         }
     }
 }

@@ -8,6 +8,7 @@ use rollcall_domain::identity::{ChannelId, Secret};
 
 use crate::inbox::{Inbox, Mail};
 use crate::message::Message;
+use crate::revocation::Doubt;
 
 pub(crate) struct Gate {
     pub(crate) access: Arc<Access>,
@@ -32,12 +33,8 @@ pub(crate) enum Asker {
     Connection { token: usize, generation: u32 },
     /// A will whose connection is gone.
     Will(Message),
-    /// A subscription whose grant changed.
-    Subscription {
-        slot: usize,
-        generation: u32,
-        filter: Box<str>,
-    },
+    /// Something that may have been revoked.
+    Doubt(Doubt),
 }
 
 pub(crate) struct Answer {

@@ -146,7 +146,11 @@ impl Worker {
                 {
                     Verdict::Granted(permit) => Standing::Granted(permit),
                     Verdict::Denied => denied,
-                    Verdict::Unknown => match self.connections[token].answer(channel, action) {
+                    Verdict::Unknown => match self.connections[token].answer(
+                        channel,
+                        action,
+                        &self.shared.gate.access,
+                    ) {
                         Some(Ok(permit)) => Standing::Granted(*permit),
                         Some(Err(AuthorityError::Denied)) => denied,
                         Some(Err(AuthorityError::Unavailable(_))) => {

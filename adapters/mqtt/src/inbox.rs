@@ -34,7 +34,9 @@ pub(crate) enum Mail {
     Answer(Answer),
     /// The fate of the oldest batch of arrivals that has none yet.
     Kept(Arrivals),
-    Revoked(Revoked),
+    Revoked(Arc<[Revoked]>),
+    /// This may have been revoked: find out.
+    Doubted(Arc<[Revoked]>),
     /// End these sessions, and say how many there were.
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
     /// End all sessions and return.

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) denied_publishes: Counter,
     pub(crate) denied_subscriptions: Counter,
     pub(crate) subscriptions_revoked: Counter,
+    pub(crate) doubts_expired: Counter,
     pub(crate) retained_refused: Counter,
     pub(crate) retained_expired: Counter,
     pub(crate) retained_messages: Gauge,
@@ -33,6 +34,7 @@ pub(crate) struct Metrics {
     pub(crate) dropped_full: Counter,
     pub(crate) dropped_large: Counter,
     pub(crate) dropped_expired: Counter,
+    pub(crate) dropped_revoked: Counter,
 }
 
 impl Metrics {
@@ -88,6 +90,10 @@ impl Metrics {
                 "subscriptions_revoked",
                 "Subscriptions ended because their grant was taken away",
             ),
+            doubts_expired: count(
+                "doubts_expired",
+                "Grants taken away since the things service did not say in time whether they still hold",
+            ),
             retained_refused: count(
                 "retained_refused",
                 "Messages not retained because there was no room",
@@ -103,6 +109,7 @@ impl Metrics {
             dropped_full: counter!(dropped, "reason" => "queue_full"),
             dropped_large: counter!(dropped, "reason" => "packet_too_large"),
             dropped_expired: counter!(dropped, "reason" => "expired"),
+            dropped_revoked: counter!(dropped, "reason" => "revoked"),
         }
     }
 }

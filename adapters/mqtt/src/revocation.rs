@@ -1,11 +1,291 @@
-//! What others take away from clients while they are here: sessions.
+//! What others take away from clients while they are here, or away: grants, and whole sessions.
+//!
+//! What is revoked in this process is known exactly, so it is taken away at once, without a question. Of what
+//! is heard from elsewhere, and may be old, the things service is asked; a client keeps what is in doubt for
+//! a while at most.
 
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use rollcall_domain::access::{Action, AuthorityError, Credentials, Revoked, Verdict};
+use rollcall_domain::identity::{ChannelId, ThingId};
 use rollcall_domain::presence::{Farewell, Kick, Kicked, Whom};
+use rollcall_domain::things::Actions;
+use rollcall_domain::topic::{TopicFilter, TopicName};
 
+use crate::connection::Standing;
+use crate::gate::{Answered, Asker, Question};
+use crate::message::Message;
 use crate::reason;
-use crate::worker::Worker;
+use crate::session::Session;
+use crate::timers::ticks;
+use crate::worker::{Timer, Worker};
+
+/// How long to leave the things service alone that could not say whether something was revoked.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Something that one session may have lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    slot: usize,
+    generation: u32,
+    what: Revoked,
+    /// Of a grant: what is in doubt.
+    action: Action,
+    since: Instant,
+}
 
 impl Worker {
+    /// Access was taken away: sessions, live or absent, lose exactly that.
+    pub(crate) fn revoke(&mut self, revoked: &[Revoked]) {
+        for (slot, what) in self.concerned(revoked) {
+            self.take_away(slot, what);
+        }
+    }
+
+    /// Access may have been taken away: finds out.
+    pub(crate) fn doubt(&mut self, revoked: &[Revoked]) {
+        let since = self.now;
+        for (slot, what) in self.concerned(revoked) {
+            let session = &self.sessions[slot];
+            let generation = session.generation;
+            // One question about who it is; about a channel, one for each action.
+            let (actions, left): (&[Action], _) = match what {
+                Revoked::Thing(_) | Revoked::Key(_) => (&[Action::Read], Actions::NONE),
+                Revoked::Channel(channel) if self.holds_of(session, channel) => {
+                    (&Action::ALL, Actions::NONE)
+                }
+                Revoked::Grant { channel, left, .. } if self.holds_of(session, channel) => {
+                    (&Action::ALL, left)
+                }
+                Revoked::Channel(_) | Revoked::Grant { .. } => continue,
+            };
+            for &action in actions.iter().filter(|action| !left.includes(**action)) {
+                self.ask_about(Doubt {
+                    slot,
+                    generation,
+                    what,
+                    action,
+                    since,
+                });
+            }
+        }
+    }
+
+    /// Asks the things service about a doubt, if the session is still there.
+    pub(crate) fn ask_about(&mut self, doubt: Doubt) {
+        if !self.awaits_doubt(&doubt) {
+            return;
+        }
+        let session = &self.sessions[doubt.slot];
+        let (thing, key) = (session.thing, session.secret.clone());
+        let question = match doubt.what {
+            Revoked::Thing(_) | Revoked::Key(_) => Question::Identify(Credentials {
+                thing: thing.thing(),
+                key,
+            }),
+            Revoked::Channel(channel) | Revoked::Grant { channel, .. } => Question::Authorize {
+                thing,
+                key,
+                channel,
+                action: doubt.action,
+            },
+        };
+        if self
+            .shared
+            .gate
+            .ask(question, Asker::Doubt(doubt), &self.inbox)
+            .is_err()
+        {
+            self.stay_in_doubt(doubt);
+        }
+    }
+
+    pub(crate) fn awaits_doubt(&self, doubt: &Doubt) -> bool {
+        self.session_ref_if(doubt.slot, doubt.generation).is_some()
+    }
+
+    /// The answer about a doubt: what is not granted now is gone.
+    pub(crate) fn on_certainty(&mut self, doubt: Doubt, verdict: &Answered) {
+        if !self.awaits_doubt(&doubt) {
+            return;
+        }
+        let denied = match verdict {
+            Answered::Identity(identity) => identity.as_ref().err(),
+            Answered::Grant(_, _, grant) => grant.as_ref().err(),
+        };
+        match denied {
+            None => {}
+            Some(AuthorityError::Denied) => self.take_away_doubtful(doubt),
+            Some(AuthorityError::Unavailable(_)) => self.stay_in_doubt(doubt),
+        }
+    }
+
+    fn stay_in_doubt(&mut self, doubt: Doubt) {
+        if self.now.duration_since(doubt.since) >= self.shared.gate.access.recheck_timeout() {
+            self.shared.metrics.doubts_expired.increment(1);
+            return self.take_away_doubtful(doubt);
+        }
+        let tick = self.tick.saturating_add(ticks(RETRY_PAUSE));
+        self.timers.set(tick, Timer::Doubt(doubt));
+    }
+
+    fn take_away_doubtful(&mut self, doubt: Doubt) {
+        let (slot, action) = (doubt.slot, doubt.action);
+        let left = Actions {
+            read: action != Action::Read,
+            write: action != Action::Write,
+        };
+        match doubt.what {
+            what @ (Revoked::Thing(_) | Revoked::Key(_)) => self.take_away(slot, what),
+            Revoked::Channel(channel) | Revoked::Grant { channel, .. } => {
+                self.lose_channel(slot, channel, left);
+            }
+        }
+    }
+
+    /// The sessions that `revoked` is about, with what each loses.
+    fn concerned(&self, revoked: &[Revoked]) -> Vec<(usize, Revoked)> {
+        let mut of_things: HashMap<ThingId, Vec<Revoked>> = HashMap::new();
+        let mut of_all: HashSet<ChannelId> = HashSet::new();
+        for &what in revoked {
+            match what {
+                Revoked::Thing(thing) | Revoked::Key(thing) | Revoked::Grant { thing, .. } => {
+                    of_things.entry(thing).or_default().push(what);
+                }
+                Revoked::Channel(channel) => {
+                    of_all.insert(channel);
+                }
+            }
+        }
+        let mut concerned = Vec::new();
+        for (slot, session) in &self.sessions {
+            if let Some(own) = of_things.get(&session.key.thing) {
+                concerned.extend(own.iter().map(|&what| (slot, what)));
+            }
+            concerned.extend(
+                of_all
+                    .iter()
+                    .map(|&channel| (slot, Revoked::Channel(channel))),
+            );
+        }
+        concerned
+    }
+
+    /// Whether a session has anything that a channel's end would take.
+    fn holds_of(&self, session: &Session, channel: ChannelId) -> bool {
+        let mut filters = session.subscriptions.iter();
+        let there = |message: &Message| channel_of(message) == Some(channel);
+        let will = session
+            .connection
+            .and_then(|token| self.connections[token].will.as_ref());
+        let testament = session.testament.as_ref();
+        filters.any(|(filter, _)| channel_of_filter(filter) == Some(channel))
+            || session.window.is_behind()
+            || will.is_some_and(|will| there(&will.message))
+            || testament.is_some_and(|testament| there(&testament.message))
+    }
+
+    fn take_away(&mut self, slot: usize, what: Revoked) {
+        // It may have been discarded over something before this.
+        if !self.sessions.contains(slot) {
+            return;
+        }
+        match what {
+            Revoked::Thing(_) => {
+                self.shut_out(slot, "the thing was disabled");
+                if self.sessions.contains(slot) {
+                    self.remove_session(slot);
+                }
+            }
+            Revoked::Key(_) => self.shut_out(slot, "the key of the thing was changed"),
+            Revoked::Channel(channel) => self.lose_channel(slot, channel, Actions::NONE),
+            Revoked::Grant { channel, left, .. } => self.lose_channel(slot, channel, left),
+        }
+    }
+
+    /// Ends the connections of a session whose credentials hold no longer. Its wills are not published: who
+    /// left them is nobody now.
+    fn shut_out(&mut self, slot: usize, why: &str) {
+        let session = &mut self.sessions[slot];
+        let mut wills = u64::from(session.testament.take().is_some());
+        for token in [session.connection, session.claim].into_iter().flatten() {
+            wills += u64::from(self.connections[token].will.take().is_some());
+            let code = reason::disconnect(Farewell::Revoked);
+            self.end_because(token, Farewell::Revoked, code, Some(why));
+        }
+        self.shared.metrics.denied_wills.increment(wills);
+    }
+
+    /// Takes from a session what it may no longer do on a channel: subscriptions and what waits for it of
+    /// them; wills. Of a PUBLISH to come it hears when it sends it.
+    fn lose_channel(&mut self, slot: usize, channel: ChannelId, left: Actions) {
+        let there = |message: &Message| channel_of(message) == Some(channel);
+        if !left.write {
+            let session = &mut self.sessions[slot];
+            let mut wills = u64::from(session.testament.take_if(|it| there(&it.message)).is_some());
+            for token in [session.connection, session.claim].into_iter().flatten() {
+                let will = &mut self.connections[token].will;
+                wills += u64::from(will.take_if(|it| there(&it.message)).is_some());
+            }
+            self.shared.metrics.denied_wills.increment(wills);
+        }
+        if left.read {
+            return;
+        }
+        let dropped = self.sessions[slot].window.forget(there);
+        self.shared.metrics.dropped_revoked.increment(dropped);
+        if !self.drop_subscriptions(slot, channel) {
+            return;
+        }
+        // A client that has nothing to wait for is told so, unless it is here to publish.
+        let session = &self.sessions[slot];
+        if let Some(token) = session.connection
+            && session.subscriptions.is_empty()
+            && !left.write
+            && !self.publishes_elsewhere(slot, token, channel)
+        {
+            let code = reason::disconnect(Farewell::Revoked);
+            let why = "no longer authorized for what was subscribed to";
+            self.end_because(token, Farewell::Revoked, code, Some(why));
+        }
+    }
+
+    /// Returns whether there were any.
+    fn drop_subscriptions(&mut self, slot: usize, channel: ChannelId) -> bool {
+        let me = self.session_ref(slot);
+        let session = &mut self.sessions[slot];
+        let gone = session
+            .subscriptions
+            .extract_if(.., |(filter, _)| channel_of_filter(filter) == Some(channel));
+        let gone: Vec<_> = gone.collect();
+        for (filter, _) in &gone {
+            if let Some(filter) = TopicFilter::parse(filter) {
+                self.shared.router.unsubscribe(filter, me);
+            }
+        }
+        let count = gone.len() as u64;
+        self.shared.metrics.subscriptions_revoked.increment(count);
+        count > 0
+    }
+
+    /// Whether what the client published last was on another channel, and may be done again.
+    fn publishes_elsewhere(&self, slot: usize, token: usize, channel: ChannelId) -> bool {
+        let Some(memo) = self.connections[token].memo.as_deref() else {
+            return false;
+        };
+        let topic = TopicName::parse(&memo.topic);
+        let other = topic
+            .and_then(TopicName::channel)
+            .filter(|it| *it != channel);
+        let (Some(other), Standing::Granted(_)) = (other, memo.standing) else {
+            return false;
+        };
+        let (access, thing) = (&self.shared.gate.access, self.sessions[slot].thing);
+        let verdict = access.authorize(thing, other, Action::Write, self.now);
+        matches!(verdict, Verdict::Granted(_))
+    }
+
     /// Ends sessions because an administrator says so.
     pub(crate) fn kick(&mut self, kick: &Kick) -> Kicked {
         let mut kicked = Kicked::default();
@@ -30,7 +310,7 @@ impl Worker {
     }
 
     fn sessions_of(&self, whom: Whom) -> Vec<usize> {
-        let is_meant = |session: &crate::session::Session| match whom {
+        let is_meant = |session: &Session| match whom {
             Whom::Thing(thing) => session.key.thing == thing,
             Whom::Session(id) => [session.connection, session.claim]
                 .into_iter()
@@ -41,4 +321,18 @@ impl Worker {
         let meant = self.sessions.iter().filter(|(_, it)| is_meant(it));
         meant.map(|(slot, _)| slot).collect()
     }
+}
+
+/// The channel that a subscription looks into, alone or shared.
+fn channel_of_filter(filter: &str) -> Option<ChannelId> {
+    let shared = filter.strip_prefix("$share/");
+    let filter = match shared.and_then(|rest| rest.split_once('/')) {
+        Some((_, filter)) => filter,
+        None => filter,
+    };
+    TopicFilter::parse(filter).and_then(TopicFilter::channel)
+}
+
+fn channel_of(message: &Message) -> Option<ChannelId> {
+    TopicName::parse(message.publish().topic).and_then(TopicName::channel)
 }

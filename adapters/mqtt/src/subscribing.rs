@@ -108,7 +108,7 @@ impl Worker {
             Verdict::Denied => return Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
             Verdict::Unknown => {}
         }
-        match self.connections[token].answer(channel, action) {
+        match self.connections[token].answer(channel, action, &self.shared.gate.access) {
             Some(Ok(_)) => Ok(Decision::Granted),
             Some(Err(AuthorityError::Denied)) => Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
             Some(Err(AuthorityError::Unavailable(_))) => Err(self.retry_later(token)),

@@ -78,8 +78,46 @@ impl Window {
         self.max = max;
         self.active = 0;
         self.resent = 0;
-        for flight in self.flights.iter_mut().flatten() {
-            flight.sent = false;
+        for place in &mut self.flights {
+            // What may not be sent again counts as done with.
+            if place
+                .as_ref()
+                .is_some_and(|it| it.message.is_none() && !it.released)
+            {
+                *place = None;
+            } else if let Some(flight) = place {
+                flight.sent = false;
+            }
+        }
+        self.pop_done();
+    }
+
+    /// Drops messages that may no longer be delivered: what waits, and the content of what is in flight, which
+    /// is not sent again (its identifier stays taken as long as this connection may acknowledge it).
+    /// Returns how many.
+    pub(crate) fn forget(&mut self, is_meant: impl Fn(&Message) -> bool) -> u64 {
+        let before = self.queue.len();
+        self.queue.retain(|queued| !is_meant(&queued.message));
+        self.queued_bytes = self.queue.iter().map(|it| it.message.len()).sum();
+        let mut dropped = (before - self.queue.len()) as u64;
+        for place in &mut self.flights {
+            let Some(flight) = place else { continue };
+            if flight.message.take_if(|it| is_meant(it)).is_some() {
+                dropped += 1;
+                if !flight.sent {
+                    *place = None;
+                }
+            }
+        }
+        self.pop_done();
+        dropped
+    }
+
+    fn pop_done(&mut self) {
+        while let Some(None) = self.flights.front() {
+            self.flights.pop_front();
+            self.first = nth(self.first, 1);
+            self.resent = self.resent.saturating_sub(1);
         }
     }
 
@@ -169,11 +207,7 @@ impl Window {
         }
         self.active -= u16::from(flight.sent);
         self.flights[index] = None;
-        while let Some(None) = self.flights.front() {
-            self.flights.pop_front();
-            self.first = nth(self.first, 1);
-            self.resent = self.resent.saturating_sub(1);
-        }
+        self.pop_done();
         if self.flights.is_empty() && self.flights.capacity() > 64 {
             self.flights = VecDeque::new();
         }
@@ -194,18 +228,67 @@ fn distance(first: u16, id: u16) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use proptest::prelude::*;
+    use rollcall_domain::presence::Protocol;
 
     use super::*;
 
-    fn flight(qos: QoS) -> Flight {
+    fn message(topic: u8) -> Arc<Message> {
+        let frame = [0x30, 3, 0, 1, topic];
+        let (protocol, qos) = (Protocol::Mqtt311, QoS::AtLeastOnce);
+        Arc::new(Message::keep(&frame, protocol, qos, false, Instant::now()))
+    }
+
+    fn flight_of(topic: u8, qos: QoS) -> Flight {
         Flight {
             qos,
             retain: false,
             released: false,
             sent: true,
-            message: None,
+            message: Some(message(topic)),
         }
+    }
+
+    fn flight(qos: QoS) -> Flight {
+        flight_of(b'a', qos)
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_sent_again_and_keeps_its_place_until_then() {
+        let mut window = Window::new();
+        window.resume(3);
+        let is_secret = |message: &Message| message.publish().topic == "s";
+        let ids = [b's', b'a', b's'].map(|it| window.send(flight_of(it, QoS::ExactlyOnce)));
+        for topic in *b"sasb" {
+            window.enqueue(Queued {
+                message: message(topic),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+            });
+        }
+        // One is past being sent: only its release is.
+        window.acknowledge(AckKind::PubRec, ids[2], false);
+        assert_eq!(window.forget(is_secret), 3);
+        assert_eq!(
+            (window.queued(), window.queued_bytes()),
+            (2, 2 * message(b'a').len())
+        );
+        // The client may still acknowledge what it has got, and has no room before.
+        assert!(window.dequeue().is_none());
+        window.resume(3);
+        let mut again = Vec::new();
+        while let Some((id, flight)) = window.resend() {
+            again.push((id, flight.released));
+        }
+        assert_eq!(again, [(ids[1], false), (ids[2], true)]);
+        // Not sent again yet on this connection: it is gone at once.
+        window.resume(0);
+        assert_eq!(window.forget(|message| message.publish().topic == "a"), 2);
+        window.resume(3);
+        assert_eq!(window.resend().map(|(id, _)| id), Some(ids[2]));
+        assert!(window.resend().is_none());
     }
 
     #[test]

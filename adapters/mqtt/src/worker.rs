@@ -25,6 +25,7 @@ use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::Packet;
 use crate::reason;
+use crate::revocation::Doubt;
 use crate::router::{Route, SessionRef};
 use crate::session::{ClientKey, Session};
 use crate::sockets::READ_BYTES;
@@ -70,6 +71,8 @@ pub(crate) enum Timer {
     },
     /// Expired retained messages are purged.
     Purge,
+    /// The things service may be asked again.
+    Doubt(Doubt),
 }
 
 pub(crate) struct Worker {
@@ -264,7 +267,8 @@ impl Worker {
                 Mail::Crossing { bytes, parcels } => self.deliver_crossing(&bytes, parcels),
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
-                Mail::Revoked(what) => self.revoke(what),
+                Mail::Revoked(what) => self.revoke(&what),
+                Mail::Doubted(what) => self.doubt(&what),
                 Mail::Kick(kick, answer) => {
                     // Whoever asked may have gone away.
                     let _ = answer.send(self.kick(&kick));
@@ -300,6 +304,7 @@ impl Worker {
                 Timer::SessionExpiry { slot, .. } => self.expire(slot),
                 Timer::Testament { slot, .. } => self.publish_testament(slot),
                 Timer::Purge => self.purge_retained(),
+                Timer::Doubt(doubt) => self.ask_about(doubt),
             }
         }
     }
@@ -309,6 +314,7 @@ impl Worker {
         match *timer {
             Timer::Purge => !self.stopping,
             Timer::Accept { listener } => listener < self.listeners.len(),
+            Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
                 .connections
                 .get(token)

@@ -39,29 +39,36 @@ impl ThingStore for Database {
         self.commit(transaction, events).await.map_err(&failed)
     }
 
-    async fn update_thing(
+    async fn set_thing_status(&self, thing: &Thing, events: Vec<Event>) -> Result<(), StoreError> {
+        let failed = failed("keep the status of a thing");
+        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        sqlx::query("UPDATE things SET enabled = ?, updated_at = ?, updated_by = ? WHERE id = ?")
+            .bind(thing.status == Status::Enabled)
+            .bind(thing.updated_at.map(|at| at.0.cast_signed()))
+            .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
+            .bind(thing.id.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        self.commit(transaction, events).await.map_err(&failed)
+    }
+
+    async fn set_thing_key(
         &self,
         thing: &Thing,
-        key: Option<KeyHash>,
+        key: KeyHash,
         events: Vec<Event>,
     ) -> Result<(), StoreError> {
-        let failed = failed("keep a thing");
+        let failed = failed("keep the key of a thing");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query(
-            "UPDATE things SET name = ?, tags = ?, metadata = ?, enabled = ?, updated_at = ?,
-             updated_by = ?, key_hash = COALESCE(?, key_hash) WHERE id = ?",
-        )
-        .bind(&thing.name)
-        .bind(json(&thing.tags))
-        .bind(json(&thing.metadata))
-        .bind(thing.status == Status::Enabled)
-        .bind(thing.updated_at.map(|at| at.0.cast_signed()))
-        .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
-        .bind(key.map(|key| key.as_bytes().to_vec()))
-        .bind(thing.id.as_bytes().as_slice())
-        .execute(&mut *transaction)
-        .await
-        .map_err(taken("keep a thing", "the key"))?;
+        sqlx::query("UPDATE things SET key_hash = ?, updated_at = ?, updated_by = ? WHERE id = ?")
+            .bind(key.as_bytes().as_slice())
+            .bind(thing.updated_at.map(|at| at.0.cast_signed()))
+            .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
+            .bind(thing.id.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(taken("keep the key of a thing", "the key"))?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -129,6 +136,24 @@ impl ThingStore for Database {
             .await
             .map_err(&failed)?;
         }
+        self.commit(transaction, events).await.map_err(&failed)
+    }
+
+    async fn set_channel_status(
+        &self,
+        channel: &Channel,
+        events: Vec<Event>,
+    ) -> Result<(), StoreError> {
+        let failed = failed("keep the status of a channel");
+        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        sqlx::query("UPDATE channels SET enabled = ?, updated_at = ?, updated_by = ? WHERE id = ?")
+            .bind(channel.status == Status::Enabled)
+            .bind(channel.updated_at.map(|at| at.0.cast_signed()))
+            .bind(channel.updated_by.map(|by| by.as_bytes().to_vec()))
+            .bind(channel.id.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 

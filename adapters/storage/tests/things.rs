@@ -17,8 +17,8 @@ use tempfile::TempDir;
 struct Heard(Mutex<Vec<Revoked>>);
 
 impl Revocations for Heard {
-    fn revoked(&self, what: Revoked) {
-        self.0.lock().expect("lock").push(what);
+    fn revoked(&self, what: &[Revoked]) {
+        self.0.lock().expect("lock").extend_from_slice(what);
     }
 }
 
@@ -167,8 +167,19 @@ async fn a_key_opens_what_was_granted_to_its_thing_and_nothing_else() {
         .await
         .expect("disconnected");
     assert!(!house.may(&lamp.key, channel, Action::Write).await);
-    let grant = Revoked::Grant(lamp.thing.id, channel);
-    assert_eq!(*house.heard.0.lock().expect("lock"), [grant, grant]);
+    let grant = |left| Revoked::Grant {
+        thing: lamp.thing.id,
+        channel,
+        left,
+    };
+    let write = Actions {
+        read: false,
+        write: true,
+    };
+    assert_eq!(
+        *house.heard.0.lock().expect("lock"),
+        [grant(write), grant(Actions::NONE)]
+    );
     assert_eq!(
         house.operations().await[4..],
         [
@@ -217,7 +228,7 @@ async fn a_new_key_and_a_disabled_thing_shut_the_old_one_out() {
     );
     assert_eq!(
         *house.heard.0.lock().expect("lock"),
-        [Revoked::Thing(id), Revoked::Thing(id)]
+        [Revoked::Key(id), Revoked::Thing(id)]
     );
 }
 

@@ -1,9 +1,9 @@
 //! Operations on things and channels as events.
 
 use crate::event::{self, Event, Stream};
-use crate::identity::Timestamp;
+use crate::identity::{Timestamp, UserId};
 
-use super::{Channel, Page, Thing};
+use super::{Channel, Page, Status, Thing};
 
 pub(super) fn thing_event(operation: &'static str, thing: &Thing) -> Event {
     let tags = if thing.tags.is_empty() {
@@ -61,6 +61,26 @@ pub(super) fn list_event(operation: &'static str, total: u64, page: Page) -> Eve
             ("offset", page.offset.to_string()),
             ("limit", page.limit.to_string()),
             ("status", "all".into()),
+        ],
+    )
+}
+
+/// A change of state: what the streams call removal.
+pub(super) fn removed(
+    operation: &'static str,
+    id: &str,
+    status: Status,
+    at: Option<Timestamp>,
+    by: UserId,
+) -> Event {
+    Event::operation(
+        Stream::Things,
+        operation,
+        [
+            ("id", id.to_owned()),
+            ("status", status.as_str().into()),
+            ("updated_at", at.map(Timestamp::rfc3339).unwrap_or_default()),
+            ("updated_by", by.to_string()),
         ],
     )
 }

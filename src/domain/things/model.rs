@@ -72,7 +72,7 @@ pub struct NewChannel {
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Actions a thing holds on a channel; never empty.
+/// Actions a thing holds on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Actions {
     pub read: bool,
@@ -80,18 +80,21 @@ pub struct Actions {
 }
 
 impl Actions {
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+    };
+    pub const ALL: Self = Self {
+        read: true,
+        write: true,
+    };
+
     #[must_use]
     pub const fn includes(self, action: Action) -> bool {
         match action {
             Action::Read => self.read,
             Action::Write => self.write,
         }
-    }
-
-    /// Whether everything in `other` is in these too.
-    #[must_use]
-    pub const fn covers(self, other: Self) -> bool {
-        (self.read || !other.read) && (self.write || !other.write)
     }
 
     /// The names, in the order events have them.
@@ -107,10 +110,7 @@ impl Actions {
 
 impl FromIterator<Action> for Actions {
     fn from_iter<T: IntoIterator<Item = Action>>(actions: T) -> Self {
-        let mut all = Self {
-            read: false,
-            write: false,
-        };
+        let mut all = Self::NONE;
         for action in actions {
             match action {
                 Action::Read => all.read = true,
@@ -153,11 +153,15 @@ pub trait ThingStore: Send + Sync {
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
-    /// Keeps `thing` in place of what it was, and `key` if its key changed. Something with its id exists.
-    async fn update_thing(
+    /// Keeps the status of `thing`, and who changed it when. Nothing else of it is touched: two changes at
+    /// one time do not undo each other.
+    async fn set_thing_status(&self, thing: &Thing, events: Vec<Event>) -> Result<(), StoreError>;
+
+    /// Keeps the key of `thing`, and who changed it when.
+    async fn set_thing_key(
         &self,
         thing: &Thing,
-        key: Option<KeyHash>,
+        key: KeyHash,
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
@@ -169,6 +173,13 @@ pub trait ThingStore: Send + Sync {
     async fn add_channels(
         &self,
         channels: &[Channel],
+        events: Vec<Event>,
+    ) -> Result<(), StoreError>;
+
+    /// Keeps the status of `channel`, and who changed it when.
+    async fn set_channel_status(
+        &self,
+        channel: &Channel,
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
