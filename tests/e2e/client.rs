@@ -34,6 +34,20 @@ impl Hello {
         }
     }
 
+    /// Like [`Hello::of`], of somebody without credentials.
+    pub(crate) fn anyone(client_id: &str) -> Self {
+        Self {
+            five: false,
+            client_id: client_id.to_owned(),
+            username: None,
+            password: None,
+            clean: true,
+            keep_alive: 0,
+            will: None,
+            properties: Vec::new(),
+        }
+    }
+
     pub(crate) fn five(mut self) -> Self {
         self.five = true;
         self

@@ -7,6 +7,7 @@ mod journal;
 mod kick;
 mod messaging;
 mod observe;
+mod open;
 mod options;
 mod presence;
 mod provisioning;

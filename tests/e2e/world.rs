@@ -123,6 +123,11 @@ impl World {
         command
     }
 
+    /// What the server has logged since it was started last.
+    pub(crate) fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).expect("a log")
+    }
+
     pub(crate) fn run(&mut self) {
         self.starts.fetch_add(1, Ordering::Relaxed);
         let log = File::create(self.log()).expect("a log");

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_domain::access::{Access, Action, Authenticated, Credentials, Permit, Verdict};
-use rollcall_domain::identity::{ChannelId, Secret, SessionId, ThingId, Timestamp};
+use rollcall_domain::access::{Authenticated, Credentials, Verdict};
+use rollcall_domain::identity::{Secret, SessionId, ThingId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::codec::{self, ConnackProperties, OutgoingPublish};
+use crate::config::AccessMode;
 use crate::connection::{Stage, Will};
 use crate::gate::{Answer, Answered, Asker, Question};
 use crate::message::Message;
 use crate::packet::{self, Connect, Packet, QoS};
+use crate::principal::{Deed, Finding, Grant, Open, Principal};
 use crate::reason::{self, Refusal};
 use crate::session::{ClientKey, Expiry, Session};
 use crate::timers::ticks;
@@ -26,6 +28,14 @@ use crate::worker::{Flow, Timer, Worker};
 const MAX_CLIENT_ID: usize = 1024;
 /// How long to leave the things service alone that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is left to do for a client that is let in.
+enum Admitted {
+    /// The CONNACK waits for the arrival to be kept.
+    Arriving,
+    /// Nothing: it is not on the roll.
+    Unlisted,
+}
 
 /// Why a packet is not decided on yet, or never will be.
 pub(crate) enum Hold {
@@ -49,15 +59,27 @@ impl Worker {
         }
         if !self.connections[token].settled {
             self.connections[token].settled = true;
-            let home = self.home(connect.username.unwrap_or(""), connect.client_id);
+            let home = self.home(self.username(token, connect), connect.client_id);
             if home != usize::from(self.id) {
                 self.move_to(token, home, input);
                 return Flow::Over;
             }
         }
         match self.admit(token, connect) {
-            Ok(()) | Err(Hold::Asked) => Flow::Wait,
+            Ok(Admitted::Arriving) | Err(Hold::Asked) => Flow::Wait,
+            Ok(Admitted::Unlisted) => {
+                self.welcome(token, connect);
+                Flow::Next
+            }
             Err(Hold::Refused(refusal)) => self.refuse(token, connect.protocol, refusal),
+        }
+    }
+
+    /// The user name as far as it tells sessions apart: nobody has one on an open listener.
+    fn username<'a>(&self, token: usize, connect: &Connect<'a>) -> &'a str {
+        match self.shared.access_mode(&self.connections[token]) {
+            AccessMode::Things => connect.username.unwrap_or(""),
+            AccessMode::Open => "",
         }
     }
 
@@ -71,7 +93,7 @@ impl Worker {
     }
 
     /// Checks everything that can be refused, then takes over the session and announces the arrival.
-    fn admit(&mut self, token: usize, connect: &Connect<'_>) -> Result<(), Hold> {
+    fn admit(&mut self, token: usize, connect: &Connect<'_>) -> Result<Admitted, Hold> {
         if self.stopping {
             return Err(Refusal::ShuttingDown.into());
         }
@@ -81,14 +103,13 @@ impl Worker {
         if connect.client_id.len() > MAX_CLIENT_ID {
             return Err(Refusal::BadClientId.into());
         }
-        let credentials = credentials(connect).ok_or(Refusal::BadCredentials)?;
-        let thing = self.authenticated(token, &credentials)?;
+        let principal = self.principal(token, connect)?;
         let will = match &connect.will {
             Some(will) => {
-                let permit = self.permit_will(token, thing, &credentials.key, will)?;
+                let grant = self.grant_will(token, &principal, will)?;
                 Some(Box::new(Will {
                     message: self.testament(connect.protocol, will),
-                    permit,
+                    grant,
                     delay: will.delay,
                 }))
             }
@@ -96,28 +117,32 @@ impl Worker {
         };
 
         let client_id: Box<str> = match connect.client_id {
-            "" => self.assign_client_id(connect.username.unwrap_or("")),
+            "" => self.assign_client_id(self.username(token, connect)),
             id => id.into(),
         };
+        let thing = principal.thing();
         let key = Arc::new(ClientKey {
-            thing: thing.thing(),
+            thing,
             client_id: client_id.clone(),
         });
-        let slot = self.claim(key, thing, credentials.key)?;
+        let slot = self.claim(key, principal)?;
         self.sessions[slot].claim = Some(token);
 
         let connection = &mut self.connections[token];
+        connection.session = Some(slot);
+        connection.will = will;
+        connection.answers = Vec::new();
+        let Some(thing) = thing else {
+            return Ok(Admitted::Unlisted);
+        };
         let session = Arc::new(presence::Session {
             id: SessionId::generate(),
-            thing: thing.thing(),
+            thing,
             client_id,
             protocol: connect.protocol,
             peer: connection.peer,
         });
         connection.presence = Some(Arc::clone(&session));
-        connection.session = Some(slot);
-        connection.will = will;
-        connection.answers = Vec::new();
         connection.stage = Stage::Arriving;
         self.arrivals.push((token, connection.generation));
         self.changes.push(Presence {
@@ -125,7 +150,18 @@ impl Worker {
             change: Change::Arrived,
             at: Timestamp::now(),
         });
-        Ok(())
+        Ok(Admitted::Arriving)
+    }
+
+    /// Who it is.
+    fn principal(&mut self, token: usize, connect: &Connect<'_>) -> Result<Principal, Hold> {
+        if let Some(open) = Open::by(self.shared.access_mode(&self.connections[token])) {
+            return Ok(Principal::Anyone(open));
+        }
+        let credentials = credentials(connect).ok_or(Refusal::BadCredentials)?;
+        let thing = self.authenticated(token, &credentials)?;
+        let key = credentials.key;
+        Ok(Principal::Thing { thing, key })
     }
 
     fn authenticated(
@@ -155,44 +191,18 @@ impl Worker {
         Err(self.ask(token, Question::Identify(credentials.clone())))
     }
 
-    fn permit_will(
+    fn grant_will(
         &mut self,
         token: usize,
-        thing: Authenticated,
-        key: &Secret,
+        principal: &Principal,
         will: &packet::Will<'_>,
-    ) -> Result<Permit, Hold> {
-        let channel = TopicName::parse(will.topic).and_then(TopicName::channel);
-        let channel = channel.ok_or(Refusal::WillNotAuthorized)?;
-        let action = Action::Write;
-        match self
-            .shared
-            .gate
-            .access
-            .authorize(thing, channel, action, self.now)
-        {
-            Verdict::Granted(permit) => return Ok(permit),
-            Verdict::Denied => return Err(Refusal::WillNotAuthorized.into()),
-            Verdict::Unknown => {}
-        }
-        match self.connections[token].answer(channel, action, &self.shared.gate.access) {
-            Some(Ok(permit)) => Ok(*permit),
-            Some(Err(error)) => Err(match Refusal::from(error) {
-                Refusal::BadCredentials => Refusal::WillNotAuthorized.into(),
-                other => other.into(),
-            }),
-            None => {
-                let key = key.clone();
-                Err(self.ask(
-                    token,
-                    Question::Authorize {
-                        thing,
-                        key,
-                        channel,
-                        action,
-                    },
-                ))
-            }
+    ) -> Result<Grant, Hold> {
+        let topic = TopicName::parse(will.topic).ok_or(Refusal::WillNotAuthorized)?;
+        match self.look_up(token, principal, Deed::Publish(topic)) {
+            Finding::Granted(grant) => Ok(grant),
+            Finding::Denied => Err(Refusal::WillNotAuthorized.into()),
+            Finding::Unavailable => Err(Refusal::AccessUnavailable.into()),
+            Finding::Unknown(question) => Err(self.ask(token, question)),
         }
     }
 
@@ -285,12 +295,7 @@ impl Worker {
     }
 
     /// The session of `key`, without the connection that had it [MQTT5-3.1.4-3], or a new one.
-    fn claim(
-        &mut self,
-        key: Arc<ClientKey>,
-        thing: Authenticated,
-        secret: Secret,
-    ) -> Result<usize, Refusal> {
+    fn claim(&mut self, key: Arc<ClientKey>, principal: Principal) -> Result<usize, Refusal> {
         if let Some(&slot) = self.by_client.get(&key) {
             let session = &self.sessions[slot];
             for token in [session.connection, session.claim].into_iter().flatten() {
@@ -300,7 +305,7 @@ impl Worker {
         // The session may have ended with its connection.
         if let Some(&slot) = self.by_client.get(&key) {
             let session = &mut self.sessions[slot];
-            (session.thing, session.secret) = (thing, secret);
+            session.principal = principal;
             return Ok(slot);
         }
         let before = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
@@ -310,7 +315,7 @@ impl Worker {
         }
         self.shared.metrics.sessions.increment(1.0);
         self.generation = self.generation.wrapping_add(1);
-        let session = Session::new(Arc::clone(&key), self.generation, thing, secret);
+        let session = Session::new(Arc::clone(&key), self.generation, principal);
         let slot = self.sessions.insert(session);
         self.by_client.insert(key, slot);
         Ok(slot)
@@ -328,7 +333,7 @@ impl Worker {
                 continue;
             }
             match arrivals {
-                Arrivals::Kept => self.welcome(token),
+                Arrivals::Kept => self.on_arrival(token),
                 Arrivals::Full => self.turn_back(token, Refusal::JournalFull),
                 Arrivals::Failed => self.turn_back(token, Refusal::JournalFailed),
             }
@@ -345,25 +350,30 @@ impl Worker {
         self.refuse(token, session.protocol, refusal);
     }
 
-    /// The arrival is kept: the session begins or goes on, and the client hears of it.
-    fn welcome(&mut self, token: usize) {
+    /// The arrival is kept: the client may hear of it.
+    fn on_arrival(&mut self, token: usize) {
         let mut input = std::mem::take(&mut self.connections[token].input);
         let (connect, len) = match codec::decode(&input, None, self.limit(None)) {
             Ok(Some((Packet::Connect(connect), len))) => (connect, len),
             other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
         };
-        let slot = self.connections[token]
-            .session
-            .expect("invariant: arriving");
-        let present = self.begin_session(slot, token, &connect);
-        self.begin_connection(token, &connect);
-        self.greet_back(slot, token, &connect, present);
-        if present {
-            self.catch_up(slot);
-        }
+        self.welcome(token, &connect);
         input.drain(..len);
         self.connections[token].input = if input.is_empty() { Vec::new() } else { input };
         self.resume(token);
+    }
+
+    /// The session begins or goes on.
+    fn welcome(&mut self, token: usize, connect: &Connect<'_>) {
+        let slot = self.connections[token]
+            .session
+            .expect("invariant: admitted");
+        let present = self.begin_session(slot, token, connect);
+        self.begin_connection(token, connect);
+        self.greet_back(slot, token, connect, present);
+        if present {
+            self.catch_up(slot);
+        }
     }
 
     /// Returns whether there is an earlier state that goes on.
@@ -451,23 +461,4 @@ fn credentials(connect: &Connect<'_>) -> Option<Credentials> {
         thing,
         key: Secret::new(key),
     })
-}
-
-impl crate::connection::Connection {
-    /// What the things service answered about a grant, since the packet at the front of the input waits.
-    /// If something was revoked meanwhile, perhaps this, there is no answer: it is to be asked again.
-    pub(crate) fn answer(
-        &self,
-        channel: ChannelId,
-        action: Action,
-        access: &Access,
-    ) -> Option<&Result<Permit, rollcall_domain::access::AuthorityError>> {
-        self.answers.iter().find_map(|answer| match answer {
-            Answered::Grant(_, _, Ok(permit)) if !access.is_current(permit) => None,
-            Answered::Grant(of, what, verdict) if *of == channel && *what == action => {
-                Some(verdict)
-            }
-            _ => None,
-        })
-    }
 }

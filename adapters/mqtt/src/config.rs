@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Who may do what.
+    pub access: AccessMode,
     /// Addresses to listen on; port 0 takes any free one.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<SocketAddr>,
@@ -42,6 +44,16 @@ pub struct Config {
     pub max_retained_bytes: ByteSize,
     /// Questions to the things service that may be open at one time; later ones are refused as busy.
     pub max_questions: usize,
+}
+
+/// Who is let in, and what they may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// Things that prove who they are; each does what it was granted.
+    Things,
+    /// Everybody may do everything, and nobody goes on the roll.
+    Open,
 }
 
 /// A list in a file, or text with commas, which is all that the environment has.

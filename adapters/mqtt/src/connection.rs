@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use rollcall_domain::access::Permit;
 use rollcall_domain::presence::{self, Protocol};
 
 use crate::gate::Answered;
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::principal::Grant;
 use crate::router::Route;
 use crate::timers::Tick;
 
@@ -54,6 +54,7 @@ pub(crate) struct Connection {
     pub(crate) heard: Tick,
     /// How long it may be silent; 0 is for ever.
     pub(crate) patience: Tick,
+    /// What the roll knows of it; nobody from an open listener is on the roll.
     pub(crate) presence: Option<Arc<presence::Session>>,
     /// Place in the table of sessions, from `Arriving` to the end.
     pub(crate) session: Option<usize>,
@@ -68,7 +69,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Will {
     pub(crate) message: Message,
-    pub(crate) permit: Permit,
+    pub(crate) grant: Grant,
     /// Seconds.
     pub(crate) delay: u32,
 }
@@ -83,7 +84,7 @@ pub(crate) struct Memo {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Standing {
-    Granted(Permit),
+    Granted(Grant),
     /// Denied; not worth another question before this tick.
     Denied(Tick),
 }

@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_domain::access::{Action, Verdict};
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::codec::{self, ConnackProperties, Fault};
 use crate::connection::{Stage, Will};
-use crate::gate::{Asker, Question};
+use crate::gate::Asker;
 use crate::packet::Disconnect;
+use crate::principal::{Deed, Finding};
 use crate::reason::{self, Refusal};
 use crate::session::{Expiry, Testament};
 use crate::timers::ticks;
@@ -57,10 +57,10 @@ impl Worker {
                 change,
                 at: Timestamp::now(),
             });
-            self.shared.metrics.sessions_ended[farewell as usize].increment(1);
         }
         let will = connection.will.take();
         if let Some(slot) = connection.session.take() {
+            self.shared.metrics.sessions_ended[farewell as usize].increment(1);
             self.leave_session(slot, token, farewell, will);
         }
         if told {
@@ -135,37 +135,19 @@ impl Worker {
 
     /// Publishes a will if that is still granted; a grant that is no longer remembered is asked for.
     fn publish_will(&mut self, slot: usize, will: Will) {
-        let Will {
-            message, permit, ..
-        } = will;
-        let access = &self.shared.gate.access;
-        if access.holds(&permit, self.now) {
+        let Will { message, grant, .. } = will;
+        if self.holds(&grant) {
             return self.publish_message(message);
         }
-        let session = &self.sessions[slot];
-        let (thing, action) = (session.thing, Action::Write);
-        if let Some(channel) =
-            TopicName::parse(message.publish().topic).and_then(TopicName::channel)
-        {
-            match access.authorize(thing, channel, action, self.now) {
-                Verdict::Granted(_) => return self.publish_message(message),
-                Verdict::Denied => {}
-                Verdict::Unknown => {
-                    let key = session.secret.clone();
-                    let question = Question::Authorize {
-                        thing,
-                        key,
-                        channel,
-                        action,
-                    };
-                    if self
-                        .shared
-                        .gate
-                        .ask(question, Asker::Will(message), &self.inbox)
-                        .is_ok()
-                    {
-                        return;
-                    }
+        let topic = TopicName::parse(message.publish().topic);
+        let deed = Deed::Publish(topic.expect("invariant: checked when it was kept"));
+        match self.recall(&self.sessions[slot].principal, deed) {
+            Finding::Granted(_) => return self.publish_message(message),
+            Finding::Denied | Finding::Unavailable => {}
+            Finding::Unknown(question) => {
+                let asker = Asker::Will(message);
+                if self.shared.gate.ask(question, asker, &self.inbox).is_ok() {
+                    return;
                 }
             }
         }

@@ -16,7 +16,8 @@ use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use crate::Config;
+use crate::config::{AccessMode, Config};
+use crate::connection::Connection;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Mail};
 use crate::metrics::Metrics;
@@ -48,6 +49,11 @@ impl Shared {
     /// The worker that owns the sessions of this client.
     pub(crate) fn home(&self, username: &str, client_id: &str) -> usize {
         (self.homes.hash_one((username, client_id)) % self.inboxes.len() as u64) as usize
+    }
+
+    /// Who is let in where this connection came in.
+    pub(crate) fn access_mode(&self, _connection: &Connection) -> AccessMode {
+        self.config.access
     }
 
     /// A session expiry that a client asks for, in seconds, cut to what is allowed.
@@ -147,6 +153,12 @@ impl Front {
             .ok_or(StartError::MaxPacketSize)?;
         if config.max_inflight == 0 {
             return Err(StartError::MaxInflight);
+        }
+        if config.access == AccessMode::Open {
+            tracing::warn!(
+                "mqtt.access is open: everybody may connect without credentials, publish and subscribe to \
+                 everything, and nobody is on the roll; for test suites and laboratories only"
+            );
         }
         let listeners = config
             .listen

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_domain::access::{Action, AuthorityError, Verdict};
 use rollcall_domain::presence::Protocol;
 use rollcall_domain::topic::TopicName;
 
 use crate::codec::{self, OutgoingPublish};
 use crate::connection::{Memo, Standing};
 use crate::delivery::Origin;
-use crate::gate::Question;
 use crate::message::{Envelope, Message};
 use crate::packet::{AckKind, Publish, QoS};
+use crate::principal::{Deed, Finding};
 use crate::reason;
 use crate::router::Route;
 use crate::timers::ticks;
@@ -111,8 +110,8 @@ impl Worker {
             && *memo.topic == *topic
         {
             match memo.standing {
-                Standing::Granted(permit)
-                    if self.shared.gate.access.holds(&permit, self.now)
+                Standing::Granted(grant)
+                    if self.holds(&grant)
                         && memo.route.version() == self.shared.router.version() =>
                 {
                     return Ok(Some(Arc::clone(&memo.route)));
@@ -133,44 +132,16 @@ impl Worker {
         topic: &str,
     ) -> Result<Option<Arc<Route>>, Flow> {
         let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
-        let standing = match name.channel() {
-            None => Standing::Denied(u32::MAX),
-            Some(channel) => {
-                let (thing, action) = (self.sessions[slot].thing, Action::Write);
-                let denied = Standing::Denied(self.tick + ticks(DENIAL_HOLDS));
-                match self
-                    .shared
-                    .gate
-                    .access
-                    .authorize(thing, channel, action, self.now)
-                {
-                    Verdict::Granted(permit) => Standing::Granted(permit),
-                    Verdict::Denied => denied,
-                    Verdict::Unknown => match self.connections[token].answer(
-                        channel,
-                        action,
-                        &self.shared.gate.access,
-                    ) {
-                        Some(Ok(permit)) => Standing::Granted(*permit),
-                        Some(Err(AuthorityError::Denied)) => denied,
-                        Some(Err(AuthorityError::Unavailable(_))) => {
-                            return Err(self.retry_later(token));
-                        }
-                        None => {
-                            let key = self.sessions[slot].secret.clone();
-                            let question = Question::Authorize {
-                                thing,
-                                key,
-                                channel,
-                                action,
-                            };
-                            return Err(match self.ask_for(token, question) {
-                                Ok(()) => Flow::Wait,
-                                Err(_) => self.retry_later(token),
-                            });
-                        }
-                    },
-                }
+        let principal = &self.sessions[slot].principal;
+        let standing = match self.look_up(token, principal, Deed::Publish(name)) {
+            Finding::Granted(grant) => Standing::Granted(grant),
+            Finding::Denied => Standing::Denied(self.tick + ticks(DENIAL_HOLDS)),
+            Finding::Unavailable => return Err(self.retry_later(token)),
+            Finding::Unknown(question) => {
+                return Err(match self.ask_for(token, question) {
+                    Ok(()) => Flow::Wait,
+                    Err(_) => self.retry_later(token),
+                });
             }
         };
         let route = match standing {

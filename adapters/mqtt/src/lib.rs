@@ -20,6 +20,7 @@ mod metrics;
 mod outbox;
 pub mod packet;
 mod pending;
+mod principal;
 mod reason;
 mod retained;
 mod revocation;
@@ -32,5 +33,5 @@ mod timers;
 mod window;
 mod worker;
 
-pub use config::Config;
+pub use config::{AccessMode, Config};
 pub use front::{Front, Handle, StartError};

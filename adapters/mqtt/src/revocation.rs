@@ -16,6 +16,7 @@ use rollcall_domain::topic::{TopicFilter, TopicName};
 use crate::connection::Standing;
 use crate::gate::{Answered, Asker, Question};
 use crate::message::Message;
+use crate::principal::Principal;
 use crate::reason;
 use crate::session::Session;
 use crate::timers::ticks;
@@ -78,7 +79,9 @@ impl Worker {
             return;
         }
         let session = &self.sessions[doubt.slot];
-        let (thing, key) = (session.thing, session.secret.clone());
+        let Principal::Thing { thing, key } = session.principal.clone() else {
+            return;
+        };
         let question = match doubt.what {
             Revoked::Thing(_) | Revoked::Key(_) => Question::Identify(Credentials {
                 thing: thing.thing(),
@@ -160,7 +163,11 @@ impl Worker {
         }
         let mut concerned = Vec::new();
         for (slot, session) in &self.sessions {
-            if let Some(own) = of_things.get(&session.key.thing) {
+            let Some(thing) = session.key.thing else {
+                // Of who owes nothing to a grant, none is taken.
+                continue;
+            };
+            if let Some(own) = of_things.get(&thing) {
                 concerned.extend(own.iter().map(|&what| (slot, what)));
             }
             concerned.extend(
@@ -281,8 +288,11 @@ impl Worker {
         let (Some(other), Standing::Granted(_)) = (other, memo.standing) else {
             return false;
         };
-        let (access, thing) = (&self.shared.gate.access, self.sessions[slot].thing);
-        let verdict = access.authorize(thing, other, Action::Write, self.now);
+        let Principal::Thing { thing, .. } = &self.sessions[slot].principal else {
+            return true;
+        };
+        let access = &self.shared.gate.access;
+        let verdict = access.authorize(*thing, other, Action::Write, self.now);
         matches!(verdict, Verdict::Granted(_))
     }
 
@@ -311,7 +321,7 @@ impl Worker {
 
     fn sessions_of(&self, whom: Whom) -> Vec<usize> {
         let is_meant = |session: &Session| match whom {
-            Whom::Thing(thing) => session.key.thing == thing,
+            Whom::Thing(thing) => session.key.thing == Some(thing),
             Whom::Session(id) => [session.connection, session.claim]
                 .into_iter()
                 .flatten()

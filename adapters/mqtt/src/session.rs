@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_domain::access::Authenticated;
-use rollcall_domain::identity::{Secret, ThingId};
+use rollcall_domain::identity::ThingId;
 use rollcall_domain::presence::Protocol;
 
 use crate::message::Message;
 use crate::packet::QoS;
+use crate::principal::Principal;
 use crate::router::Terms;
 use crate::window::Window;
 
-/// Whose session: client ids belong to the thing that uses them.
+/// Whose session: client ids belong to the thing that uses them, or to all who come by an open listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKey {
-    pub(crate) thing: ThingId,
+    pub(crate) thing: Option<ThingId>,
     pub(crate) client_id: Box<str>,
 }
 
@@ -39,9 +39,8 @@ pub(crate) struct Session {
     pub(crate) key: Arc<ClientKey>,
     /// Tells this session from an earlier one in the same place.
     pub(crate) generation: u32,
-    /// Who its last connection was, and the key it proved that with: grants are asked for with it.
-    pub(crate) thing: Authenticated,
-    pub(crate) secret: Secret,
+    /// Who its last connection was.
+    pub(crate) principal: Principal,
     /// What its last connection spoke.
     pub(crate) protocol: Option<Protocol>,
     /// The live connection.
@@ -64,17 +63,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) const fn new(
-        key: Arc<ClientKey>,
-        generation: u32,
-        thing: Authenticated,
-        secret: Secret,
-    ) -> Self {
+    pub(crate) const fn new(key: Arc<ClientKey>, generation: u32, principal: Principal) -> Self {
         Self {
             key,
             generation,
-            thing,
-            secret,
+            principal,
             protocol: None,
             connection: None,
             claim: None,

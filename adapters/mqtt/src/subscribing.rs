@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use rollcall_domain::access::{Action, AuthorityError, Verdict};
 use rollcall_domain::presence::Protocol;
 use rollcall_domain::topic::TopicFilter;
 
 use crate::codec;
-use crate::gate::Question;
 use crate::message::Message;
 use crate::packet::{QoS, RetainHandling, Subscribe, Subscription, Unsubscribe};
+use crate::principal::{Deed, Finding};
 use crate::reason;
 use crate::router::Terms;
 use crate::worker::{Flow, Worker};
@@ -94,38 +93,18 @@ impl Worker {
         let Some(filter) = TopicFilter::parse(filter) else {
             return Ok(Decision::Refused(reason::TOPIC_FILTER_INVALID));
         };
-        let Some(channel) = filter.channel() else {
-            return Ok(Decision::Refused(reason::NOT_AUTHORIZED));
-        };
-        let (thing, action) = (self.sessions[slot].thing, Action::Read);
-        match self
-            .shared
-            .gate
-            .access
-            .authorize(thing, channel, action, self.now)
-        {
-            Verdict::Granted(_) => return Ok(Decision::Granted),
-            Verdict::Denied => return Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
-            Verdict::Unknown => {}
-        }
-        match self.connections[token].answer(channel, action, &self.shared.gate.access) {
-            Some(Ok(_)) => Ok(Decision::Granted),
-            Some(Err(AuthorityError::Denied)) => Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
-            Some(Err(AuthorityError::Unavailable(_))) => Err(self.retry_later(token)),
-            None if self.connections[token].waiting >= QUESTIONS => Ok(Decision::Open),
-            None => {
-                let key = self.sessions[slot].secret.clone();
-                let question = Question::Authorize {
-                    thing,
-                    key,
-                    channel,
-                    action,
-                };
-                match self.ask_for(token, question) {
-                    Ok(()) => Ok(Decision::Open),
-                    Err(_) => Err(self.retry_later(token)),
-                }
+        let principal = &self.sessions[slot].principal;
+        match self.look_up(token, principal, Deed::Subscribe(filter)) {
+            Finding::Granted(_) => Ok(Decision::Granted),
+            Finding::Denied => Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
+            Finding::Unavailable => Err(self.retry_later(token)),
+            Finding::Unknown(_) if self.connections[token].waiting >= QUESTIONS => {
+                Ok(Decision::Open)
             }
+            Finding::Unknown(question) => match self.ask_for(token, question) {
+                Ok(()) => Ok(Decision::Open),
+                Err(_) => Err(self.retry_later(token)),
+            },
         }
     }
 
