@@ -13,6 +13,7 @@ use rollcall_domain::users::{UserStore, Users};
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_mqtt::Front;
+use rollcall_redis::follow::Follower;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
 use rollcall_storage::journal::Journal;
@@ -60,6 +61,15 @@ impl Revocations for Revoking {
             front.revoked(what);
         }
     }
+
+    fn doubted(&self, what: &[Revoked]) {
+        if let Some(access) = self.access.get() {
+            access.forget(what);
+        }
+        if let Some(front) = self.front.get() {
+            front.doubted(what);
+        }
+    }
 }
 
 impl Server {
@@ -97,6 +107,15 @@ impl Server {
         let relay = match config.redis.url.is_empty() {
             true => None,
             false => Some(Relay::new(config.redis.clone())?),
+        };
+        let follower = match !config.redis.url.is_empty() && config.access.follow {
+            true => Some(Follower::new(
+                config.redis.clone(),
+                Arc::new(database.clone()),
+                Arc::clone(&revoking) as Arc<dyn Revocations>,
+                !config.things.authority.is_empty(),
+            )?),
+            false => None,
         };
         let runtime = tokio::runtime::Handle::current();
         let front = Front::start(&config.mqtt, Arc::clone(&access), journal.clone(), runtime)?;
@@ -146,6 +165,9 @@ impl Server {
                 tracing::error!(%error, "HTTP has failed");
             }
         }));
+        if let Some(follower) = follower {
+            tasks.push(tokio::spawn(follower.run(stopping.clone())));
+        }
         if let Some(relay) = relay {
             tasks.push(tokio::spawn(relay.run(logs, stopping)));
         }

@@ -140,6 +140,9 @@ pub enum Revoked {
 /// Hears of what is revoked, at once, in this process.
 pub trait Revocations: Send + Sync {
     fn revoked(&self, what: &[Revoked]);
+
+    /// This may have been revoked, or was and is granted again: the authority knows.
+    fn doubted(&self, what: &[Revoked]);
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -151,6 +154,8 @@ pub struct Config {
     /// How long a session keeps what may have been revoked while the authority does not answer.
     #[serde(with = "humantime_serde")]
     pub recheck_timeout: Duration,
+    /// Whether to hear of revocations from the things stream in Redis.
+    pub follow: bool,
     /// How many answers are remembered, of each kind (identities, grants).
     pub max_entries: usize,
 }
@@ -406,6 +411,7 @@ mod tests {
         let config = Config {
             ttl: Duration::from_secs(60),
             recheck_timeout: Duration::from_secs(10),
+            follow: false,
             max_entries,
         };
         (

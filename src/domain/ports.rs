@@ -39,6 +39,15 @@ pub trait EventLog: Send + Sync {
     async fn wait(&self, position: u64);
 }
 
+/// How far a stream of others was read, kept over restarts.
+#[async_trait]
+pub trait Cursors: Send + Sync {
+    /// The id of the last entry of `stream` that was dealt with.
+    async fn cursor(&self, stream: &str) -> Result<Option<String>, StoreError>;
+
+    async fn set_cursor(&self, stream: &str, id: &str) -> Result<(), StoreError>;
+}
+
 /// The log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} the event log")]

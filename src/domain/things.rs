@@ -3,6 +3,7 @@
 mod channels;
 mod events;
 mod grants;
+mod heard;
 mod model;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::event;
 use crate::identity::{ChannelId, KeyHasher, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
 
+pub use heard::{heard, occurred_at};
 pub use model::{
     Actions, Channel, Created, Grant, Listing, NewChannel, NewThing, Page, Status, Thing,
     ThingStore,

@@ -3,6 +3,7 @@
 mod client;
 mod clients;
 mod connect;
+mod following;
 mod journal;
 mod kick;
 mod messaging;

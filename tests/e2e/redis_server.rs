@@ -66,6 +66,11 @@ impl RedisServer {
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    pub(crate) fn run_command(&self, command: &redis::Cmd) {
+        let mut connection = self.connection().expect("redis");
+        command.exec(&mut connection).expect("understood");
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         kill(signal, self.process.as_ref().expect("running").id());
     }

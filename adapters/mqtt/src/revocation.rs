@@ -31,8 +31,9 @@ pub(crate) struct Doubt {
     slot: usize,
     generation: u32,
     what: Revoked,
-    /// Of a grant: what is in doubt.
+    /// Of a grant: what is asked about, one after the other, and what has been found to be left.
     action: Action,
+    left: Actions,
     since: Instant,
 }
 
@@ -50,26 +51,24 @@ impl Worker {
         for (slot, what) in self.concerned(revoked) {
             let session = &self.sessions[slot];
             let generation = session.generation;
-            // One question about who it is; about a channel, one for each action.
-            let (actions, left): (&[Action], _) = match what {
-                Revoked::Thing(_) | Revoked::Key(_) => (&[Action::Read], Actions::NONE),
-                Revoked::Channel(channel) if self.holds_of(session, channel) => {
-                    (&Action::ALL, Actions::NONE)
+            let action = match what {
+                Revoked::Thing(_) | Revoked::Key(_) => Action::Read,
+                Revoked::Channel(channel) | Revoked::Grant { channel, .. }
+                    if !self.holds_of(session, channel) =>
+                {
+                    continue;
                 }
-                Revoked::Grant { channel, left, .. } if self.holds_of(session, channel) => {
-                    (&Action::ALL, left)
-                }
-                Revoked::Channel(_) | Revoked::Grant { .. } => continue,
+                Revoked::Grant { left, .. } if left.read => Action::Write,
+                Revoked::Channel(_) | Revoked::Grant { .. } => Action::Read,
             };
-            for &action in actions.iter().filter(|action| !left.includes(**action)) {
-                self.ask_about(Doubt {
-                    slot,
-                    generation,
-                    what,
-                    action,
-                    since,
-                });
-            }
+            self.ask_about(Doubt {
+                slot,
+                generation,
+                what,
+                action,
+                left: Actions::ALL,
+                since,
+            });
         }
     }
 
@@ -118,8 +117,8 @@ impl Worker {
             Answered::Grant(_, _, grant) => grant.as_ref().err(),
         };
         match denied {
-            None => {}
-            Some(AuthorityError::Denied) => self.take_away_doubtful(doubt),
+            None => self.settle(doubt, true),
+            Some(AuthorityError::Denied) => self.settle(doubt, false),
             Some(AuthorityError::Unavailable(_)) => self.stay_in_doubt(doubt),
         }
     }
@@ -127,23 +126,32 @@ impl Worker {
     fn stay_in_doubt(&mut self, doubt: Doubt) {
         if self.now.duration_since(doubt.since) >= self.shared.gate.access.recheck_timeout() {
             self.shared.metrics.doubts_expired.increment(1);
-            return self.take_away_doubtful(doubt);
+            return self.settle(doubt, false);
         }
         let tick = self.tick.saturating_add(ticks(RETRY_PAUSE));
         self.timers.set(tick, Timer::Doubt(doubt));
     }
 
-    fn take_away_doubtful(&mut self, doubt: Doubt) {
-        let (slot, action) = (doubt.slot, doubt.action);
-        let left = Actions {
-            read: action != Action::Read,
-            write: action != Action::Write,
-        };
-        match doubt.what {
-            what @ (Revoked::Thing(_) | Revoked::Key(_)) => self.take_away(slot, what),
-            Revoked::Channel(channel) | Revoked::Grant { channel, .. } => {
-                self.lose_channel(slot, channel, left);
+    /// What was asked about is known.
+    fn settle(&mut self, mut doubt: Doubt, granted: bool) {
+        let (channel, told) = match doubt.what {
+            Revoked::Thing(_) | Revoked::Key(_) if granted => return,
+            what @ (Revoked::Thing(_) | Revoked::Key(_)) => {
+                return self.take_away(doubt.slot, what);
             }
+            Revoked::Channel(channel) => (channel, Actions::NONE),
+            Revoked::Grant { channel, left, .. } => (channel, left),
+        };
+        match doubt.action {
+            Action::Read => doubt.left.read = granted,
+            Action::Write => doubt.left.write = granted,
+        }
+        if doubt.action == Action::Read && !told.write {
+            doubt.action = Action::Write;
+            return self.ask_about(doubt);
+        }
+        if doubt.left != Actions::ALL {
+            self.lose_channel(doubt.slot, channel, doubt.left);
         }
     }
 

@@ -1,5 +1,7 @@
-//! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there ([`stream`]).
+//! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there
+//! ([`stream`]); what is revoked elsewhere is heard from there ([`follow`]).
 
+pub mod follow;
 pub mod relay;
 mod script;
 pub mod stream;
@@ -100,6 +102,12 @@ async fn connect(
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
+}
+
+/// Between a half and the whole of `pause`, so that many instances do not come back at once.
+fn jittered(pause: Duration) -> Duration {
+    let part = uuid::Uuid::new_v4().as_bytes()[0];
+    pause / 2 + pause.mul_f64(f64::from(part) / 512.0)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! (an answer was lost, Redis was restarted, this process was killed) asks and goes on from there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::aio::MultiplexedConnection;
@@ -15,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::script::Target;
-use crate::{BadUrl, Config, client, connect};
+use crate::{BadUrl, Config, client, connect, jittered};
 
 /// The relay of all logs, ready to run.
 pub struct Relay {
@@ -279,10 +278,4 @@ fn describe() {
         "rollcall_relay_up",
         "1 if all events were relayed when last looked at, else 0"
     );
-}
-
-/// Between a half and the whole of `pause`, so that many instances do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    let part = uuid::Uuid::new_v4().as_bytes()[0];
-    pause / 2 + pause.mul_f64(f64::from(part) / 512.0)
 }

@@ -47,6 +47,25 @@ impl Reader {
         })
     }
 
+    /// Reads `stream` (its full name) from behind the entry with this id on.
+    ///
+    /// # Errors
+    /// The address makes no sense.
+    pub fn after(url: &Url, stream: String, id: String) -> Result<Self, BadUrl> {
+        Ok(Self {
+            client: client(url)?,
+            connection: None,
+            stream,
+            last: id,
+        })
+    }
+
+    /// The id of the last entry that was read.
+    #[must_use]
+    pub fn last(&self) -> &str {
+        &self.last
+    }
+
     /// The next entries; none if there are no more now.
     ///
     /// # Errors
@@ -76,7 +95,7 @@ impl Reader {
     }
 
     async fn query(&mut self, read: redis::Cmd) -> Result<Vec<StreamEntry>, RedisError> {
-        type Entries = Vec<(String, Vec<(String, String)>)>;
+        type Entries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.client, TIMEOUT, Some(TIMEOUT + BLOCK)).await?,
@@ -88,9 +107,11 @@ impl Reader {
             .flatten()
             .flat_map(|(_, entries)| entries)
             .map(|(id, fields)| {
+                // Others may write there what is no text.
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned().into();
                 let fields = fields
                     .into_iter()
-                    .map(|(name, value)| (name.into(), value.into()));
+                    .map(|(name, value)| (text(name), text(value)));
                 StreamEntry {
                     id,
                     fields: fields.collect(),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rollcall_domain::event::Stream;
-use rollcall_domain::ports::{EventLog, StoreError};
+use rollcall_domain::ports::{Cursors, EventLog, StoreError};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::events::Log;
@@ -74,6 +75,30 @@ impl Database {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl Cursors for Database {
+    async fn cursor(&self, stream: &str) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT id FROM cursors WHERE stream = ?")
+            .bind(stream)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed("read a cursor"))
+    }
+
+    async fn set_cursor(&self, stream: &str, id: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO cursors (stream, id) VALUES (?, ?)
+             ON CONFLICT (stream) DO UPDATE SET id = excluded.id",
+        )
+        .bind(stream)
+        .bind(id)
+        .execute(&self.writer)
+        .await
+        .map(|_| ())
+        .map_err(failed("keep a cursor"))
     }
 }
 

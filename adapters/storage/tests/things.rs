@@ -20,6 +20,10 @@ impl Revocations for Heard {
     fn revoked(&self, what: &[Revoked]) {
         self.0.lock().expect("lock").extend_from_slice(what);
     }
+
+    fn doubted(&self, what: &[Revoked]) {
+        panic!("nothing is in doubt here: {what:?}");
+    }
 }
 
 struct House {
