@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(config.instance, "file");
         assert_eq!(config.mqtt.workers, 5);
         assert_eq!(config.mqtt.max_inflight, 9);
-        assert_eq!(config.mqtt.listen[0].port(), 0);
+        assert_eq!(config.mqtt.listen[0].to_string(), "127.0.0.1:0");
         assert_eq!(config.journal.max_bytes.as_u64(), 3 << 20);
         assert!(config.events.extended);
         assert_eq!(config.redis.url.to_string(), "redis://flag");
@@ -185,17 +185,21 @@ mod tests {
     fn addresses_are_one_or_many_wherever_they_come_from() {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("rollcall.toml");
-        let many = ["127.0.0.1:1", "[::1]:2"].map(|it| it.parse().expect("an address"));
-        let text = "[mqtt]\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\n";
+        let many = ["127.0.0.1:1", "[::1]:2", "unix:/run/a.sock"]
+            .map(|it| it.parse().expect("an address"));
+        let text = "[mqtt]\nlisten = [\"127.0.0.1:1\", \"[::1]:2\", \"unix:/run/a.sock\"]\n";
         std::fs::write(&file, text).expect("file");
         let config = build(Some(&file), environment(&[]), &[]).expect("sound");
         assert_eq!(config.mqtt.listen, many);
         let listen = |text| environment(&[("ROLLCALL_MQTT__LISTEN", text)]);
-        let config = build(None, listen("127.0.0.1:1, [::1]:2"), &[]).expect("sound");
+        let config =
+            build(None, listen("127.0.0.1:1, [::1]:2, unix:/run/a.sock"), &[]).expect("sound");
         assert_eq!(config.mqtt.listen, many);
         let config = build(Some(&file), listen("127.0.0.1:1"), &[]).expect("sound");
         assert_eq!(config.mqtt.listen, many[..1]);
-        for wrong in ["", "127.0.0.1:1,", "localhost"] {
+        let config = build(None, listen(""), &[]).expect("sound");
+        assert_eq!(config.mqtt.listen, []);
+        for wrong in ["127.0.0.1:1,", "localhost", "unix:mqtt.sock"] {
             let error = build(None, listen(wrong), &[]).expect_err(wrong);
             assert!(format!("{error:#}").contains("mqtt.listen"), "{error:#}");
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
 use rollcall_domain::things::{Actions, NewChannel, NewThing};
+use rollcall_mqtt::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::secrets::{self, Secrets};
@@ -47,9 +48,13 @@ pub(crate) async fn prepare(
     let address = server
         .addresses
         .mqtt
-        .first()
-        .context("the front listens nowhere")?;
-    let mut lines = lines(&demo, *address);
+        .iter()
+        .find_map(|(name, addresses)| match addresses.first() {
+            Some(Address::Tcp(address)) if &**name == "mqtt" => Some(*address),
+            _ => None,
+        })
+        .context("the demo needs an address in mqtt.listen")?;
+    let mut lines = lines(&demo, address);
     lines.push(format!(
         "{} --server {} --token-file '{}' events --follow",
         std::env::args().next().as_deref().unwrap_or("rollcall"),

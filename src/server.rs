@@ -12,7 +12,7 @@ use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::{UserStore, Users};
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
-use rollcall_mqtt::Front;
+use rollcall_mqtt::{Address, Front};
 use rollcall_redis::follow::Follower;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
@@ -40,7 +40,8 @@ pub struct Server {
 
 /// Where the server really listens.
 pub struct Addresses {
-    pub mqtt: Vec<SocketAddr>,
+    /// By listener; that of `mqtt.listen` is `mqtt`.
+    pub mqtt: Vec<(Box<str>, Vec<Address>)>,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
 }
@@ -123,7 +124,7 @@ impl Server {
         revoking.front.get_or_init(|| front.handle());
 
         let addresses = Addresses {
-            mqtt: front.addresses().to_vec(),
+            mqtt: front.listeners().to_vec(),
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
         };

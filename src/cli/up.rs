@@ -72,25 +72,23 @@ impl Up {
 
     fn announce(&self, server: &Server, config: &Config, output: Output) -> std::io::Result<()> {
         let addresses = &server.addresses;
-        let mqtt: Vec<String> = addresses.mqtt.iter().map(ToString::to_string).collect();
-        let value = json!({
-            "ready": {
-                "mqtt": mqtt,
-                "grpc": addresses.grpc.to_string(),
-                "http": addresses.http.to_string(),
-                "instance": config.instance,
-            },
-        });
-        output.say(
-            &value,
-            &format!(
-                "ready mqtt={} grpc={} http={} instance={}",
-                mqtt.join(","),
-                addresses.grpc,
-                addresses.http,
-                config.instance,
-            ),
-        )
+        let others = [
+            ("grpc", addresses.grpc.to_string()),
+            ("http", addresses.http.to_string()),
+            ("instance", config.instance.clone()),
+        ];
+        let mut ready = serde_json::Map::new();
+        let mut line = "ready".to_owned();
+        for (name, addresses) in &addresses.mqtt {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            line += &format!(" {name}={}", addresses.join(","));
+            ready.insert(name.to_string(), json!(addresses));
+        }
+        for (name, value) in others {
+            line += &format!(" {name}={value}");
+            ready.insert(name.to_owned(), json!(value));
+        }
+        output.say(&json!({ "ready": ready }), &line)
     }
 }
 

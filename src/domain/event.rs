@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{SessionId, ThingId};
-    use crate::presence::{Farewell, Protocol, Session};
+    use crate::presence::{Farewell, Peer, Protocol, Session};
 
     fn left() -> Presence {
         Presence {
@@ -144,7 +144,7 @@ mod tests {
                 thing: ThingId::from_bytes([1; 16]),
                 client_id: "lamp".into(),
                 protocol: Protocol::Mqtt5,
-                peer: "127.0.0.1:9".parse().expect("address"),
+                peer: Peer::Ip("127.0.0.1:9".parse().expect("address")),
             }),
             change: Change::Left(Farewell::KeepAliveTimeout),
             at: Timestamp(1_693_312_937_471_064_150),

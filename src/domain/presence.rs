@@ -1,5 +1,6 @@
 //! Who is here: each admitted session arrives once and leaves once, in that order.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,7 +15,30 @@ pub struct Session {
     pub thing: ThingId,
     pub client_id: Box<str>,
     pub protocol: Protocol,
-    pub peer: SocketAddr,
+    pub peer: Peer,
+}
+
+/// Where a client speaks from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    Ip(SocketAddr),
+    /// A program on this machine, over a unix socket.
+    Unix,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
 }
 
 /// The protocol a session speaks.

@@ -6,6 +6,7 @@ mod connect;
 mod following;
 mod journal;
 mod kick;
+mod listeners;
 mod messaging;
 mod observe;
 mod open;

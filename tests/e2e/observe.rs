@@ -31,7 +31,7 @@ fn pages_tell_health_counters_and_presence() {
     );
     assert_eq!(world.http("/elsewhere").0, 404);
     assert_eq!(world.counter("rollcall_sessions_online", ""), 1.0);
-    assert_eq!(world.counter("rollcall_mqtt_connections ", ""), 1.0);
+    assert_eq!(world.counter("rollcall_mqtt_connections{", "mqtt"), 1.0);
     let (_, metrics) = world.http("/metrics");
     for name in [
         "rollcall_journal_events_total",

@@ -136,6 +136,6 @@ fn mosquitto_needs_no_credentials_and_the_log_says_so() {
         let output = listening.wait_with_output().expect("ends");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\nhello\n");
     }
-    assert!(world.log_text().contains("mqtt.access is open"));
-    assert!(!World::start().log_text().contains("mqtt.access is open"));
+    assert!(world.log_text().contains("access is open"));
+    assert!(!World::start().log_text().contains("access is open"));
 }

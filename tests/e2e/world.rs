@@ -30,6 +30,8 @@ pub(crate) struct World {
 
 struct Running {
     process: Child,
+    /// The `ready` line.
+    ready: String,
     mqtt: Vec<SocketAddr>,
     grpc: String,
     http: String,
@@ -147,19 +149,18 @@ impl World {
             };
             let value = |name: &str| {
                 let found = ready.split(' ').find_map(|pair| pair.strip_prefix(name));
-                found
-                    .unwrap_or_else(|| panic!("no {name} in {ready}"))
-                    .to_owned()
+                found.unwrap_or_default().to_owned()
             };
             self.running = Some(Running {
                 process,
                 mqtt: value("mqtt=")
                     .split(',')
-                    .map(|address| address.parse().expect("an address"))
+                    .filter_map(|address| address.parse().ok())
                     .collect(),
                 grpc: value("grpc="),
                 http: value("http="),
                 banner,
+                ready: ready.to_owned(),
             });
             return;
         }
@@ -177,6 +178,16 @@ impl World {
 
     pub(crate) fn listeners(&self) -> &[SocketAddr] {
         &self.running().mqtt
+    }
+
+    /// Where the listener of this name listens, as the `ready` line says.
+    pub(crate) fn listener(&self, name: &str) -> &str {
+        let ready = &self.running().ready;
+        let found = ready.split(' ').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key == name).then_some(value)
+        });
+        found.unwrap_or_else(|| panic!("no {name} in {ready}"))
     }
 
     pub(crate) fn grpc(&self) -> &str {

@@ -353,7 +353,8 @@ impl Worker {
     /// The arrival is kept: the client may hear of it.
     fn on_arrival(&mut self, token: usize) {
         let mut input = std::mem::take(&mut self.connections[token].input);
-        let (connect, len) = match codec::decode(&input, None, self.limit(None)) {
+        let (connect, len) = match codec::decode(&input, None, self.limit(&self.connections[token]))
+        {
             Ok(Some((Packet::Connect(connect), len))) => (connect, len),
             other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
         };
@@ -439,7 +440,7 @@ impl Worker {
         let properties = ConnackProperties {
             session_expiry: (expiry != connect.properties.session_expiry).then_some(expiry),
             receive_maximum: Some(config.max_inflight),
-            maximum_packet_size: Some(self.shared.max_packet),
+            maximum_packet_size: Some(self.limit(&self.connections[token])),
             assigned_client_id: connect.client_id.is_empty().then_some(&*key.client_id),
             topic_alias_maximum: Some(config.max_topic_alias),
             subscription_identifiers_available: Some(false),

@@ -1,6 +1,10 @@
 //! What can be set about the front.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -11,9 +15,13 @@ use serde::{Deserialize, Deserializer};
 pub struct Config {
     /// Who may do what.
     pub access: AccessMode,
-    /// Addresses to listen on; port 0 takes any free one.
+    /// Addresses to listen on without encryption; port 0 takes any free one.
     #[serde(deserialize_with = "one_or_many")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
+    /// Further ones, by name.
+    pub listeners: BTreeMap<String, Listener>,
+    /// The mode of the files of unix sockets: who may connect.
+    pub unix_mode: Mode,
     /// Threads that own sockets and sessions; 0 is one per core.
     pub workers: usize,
     /// Connections at one time; later ones are closed unread.
@@ -56,20 +64,88 @@ pub enum AccessMode {
     Open,
 }
 
-/// A list in a file, or text with commas, which is all that the environment has.
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SocketAddr>, D::Error> {
+/// A further listener. What it does not set is as in `[mqtt]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Addresses to listen on; none switches it off.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen: Vec<Address>,
+    pub access: Option<AccessMode>,
+    pub unix_mode: Option<Mode>,
+    /// Connections of this listener at one time; `mqtt.max_connections` bounds them all.
+    pub max_connections: Option<usize>,
+    #[serde(default, with = "humantime_serde::option")]
+    pub connect_timeout: Option<Duration>,
+    pub max_packet_size: Option<ByteSize>,
+}
+
+/// Where to listen: `0.0.0.0:1883`, or `unix:/run/rollcall/mqtt.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("expected an address such as \"0.0.0.0:1883\" or \"unix:/run/rollcall/mqtt.sock\"")]
+pub struct MalformedAddress;
+
+impl FromStr for Address {
+    type Err = MalformedAddress;
+
+    fn from_str(text: &str) -> Result<Self, MalformedAddress> {
+        match text.strip_prefix("unix:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Self::Unix(path.into())),
+            Some(_) => Err(MalformedAddress),
+            None => text.parse().map(Self::Tcp).map_err(|_| MalformedAddress),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The mode of a file, in octal.
+#[derive(Clone, Copy, Debug)]
+pub struct Mode(pub u32);
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(input)?;
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("expected the mode of a file such as \"0660\""))
+    }
+}
+
+/// A list in a file, or text with commas, which is all that the environment has; nothing is an empty list.
+fn one_or_many<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
         One(String),
-        Many(Vec<SocketAddr>),
+        Many(Vec<String>),
     }
-    let addresses = match OneOrMany::deserialize(input) {
-        Ok(OneOrMany::One(text)) => text.split(',').map(|it| it.trim().parse().ok()).collect(),
-        Ok(OneOrMany::Many(list)) => Some(list),
-        Err(_) => None,
+    let words = match OneOrMany::deserialize(input)? {
+        OneOrMany::One(text) if text.trim().is_empty() => Vec::new(),
+        OneOrMany::One(text) => text.split(',').map(|it| it.trim().to_owned()).collect(),
+        OneOrMany::Many(list) => list,
     };
-    addresses.filter(|list| !list.is_empty()).ok_or_else(|| {
-        serde::de::Error::custom("expected an address such as \"0.0.0.0:1883\", or a list of them")
-    })
+    let parsed = words
+        .iter()
+        .map(|it| it.parse().map_err(serde::de::Error::custom));
+    parsed.collect()
 }

@@ -1,10 +1,8 @@
 //! One socket and what is known of the client behind it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mio::net::TcpStream;
-use rollcall_domain::presence::{self, Protocol};
+use rollcall_domain::presence::{self, Peer, Protocol};
 
 use crate::gate::Answered;
 use crate::message::Message;
@@ -12,6 +10,7 @@ use crate::outbox::Outbox;
 use crate::principal::Grant;
 use crate::router::Route;
 use crate::timers::Tick;
+use crate::transport::Transport;
 
 /// Where a connection is on its way from CONNECT to its goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +28,10 @@ pub(crate) enum Stage {
 }
 
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
-    pub(crate) peer: SocketAddr,
+    pub(crate) transport: Transport,
+    pub(crate) peer: Peer,
+    /// Which of the listeners it came by.
+    pub(crate) listener: usize,
     /// Tells this connection from an earlier one with the same token.
     pub(crate) generation: u32,
     pub(crate) stage: Stage,
@@ -90,10 +91,17 @@ pub(crate) enum Standing {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Tick) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        peer: Peer,
+        listener: usize,
+        generation: u32,
+        now: Tick,
+    ) -> Self {
         Self {
-            stream,
+            transport,
             peer,
+            listener,
             generation,
             stage: Stage::Greeting,
             protocol: None,

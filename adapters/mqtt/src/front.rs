@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
@@ -13,26 +12,23 @@ use async_trait::async_trait;
 use mio::Poll;
 use rollcall_domain::access::{Access, Revoked};
 use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use crate::config::{AccessMode, Config};
+use crate::config::{AccessMode, Address, Config};
 use crate::connection::Connection;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Mail};
+use crate::listener::{self, Door, Listener, ListenerError, SocketFiles};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::session::Expiry;
 use crate::worker::{WAKER, Worker};
 
-/// Connections that wait to be accepted; the kernel may allow fewer.
-const BACKLOG: i32 = 4096;
-
 /// What all workers look at.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) max_packet: u32,
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) session_queue_bytes: usize,
     pub(crate) gate: Arc<Gate>,
     pub(crate) presence: Arc<dyn PresenceLog>,
@@ -52,8 +48,8 @@ impl Shared {
     }
 
     /// Who is let in where this connection came in.
-    pub(crate) fn access_mode(&self, _connection: &Connection) -> AccessMode {
-        self.config.access
+    pub(crate) fn access_mode(&self, connection: &Connection) -> AccessMode {
+        self.listeners[connection.listener].access
     }
 
     /// A session expiry that a client asks for, in seconds, cut to what is allowed.
@@ -71,21 +67,22 @@ impl Shared {
 pub enum StartError {
     #[error("cannot listen for MQTT on {address}")]
     Listen {
-        address: SocketAddr,
+        address: Address,
         #[source]
         source: io::Error,
     },
     #[error("cannot start a worker thread")]
     Worker(#[source] io::Error),
-    #[error("mqtt.max_packet_size must be from 64 B to 256 MiB")]
-    MaxPacketSize,
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
     #[error("mqtt.max_inflight must be from 1 to 65535")]
     MaxInflight,
 }
 
 /// The running front. Its threads go on until [`Front::stop`].
 pub struct Front {
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<(Box<str>, Vec<Address>)>,
+    files: SocketFiles,
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
 }
@@ -147,31 +144,34 @@ impl Front {
         presence: Arc<dyn PresenceLog>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, StartError> {
-        let max_packet = u32::try_from(config.max_packet_size.as_u64())
-            .ok()
-            .filter(|max| (64..=256 << 20).contains(max))
-            .ok_or(StartError::MaxPacketSize)?;
+        let listeners = listener::resolve(config)?;
         if config.max_inflight == 0 {
             return Err(StartError::MaxInflight);
         }
-        if config.access == AccessMode::Open {
-            tracing::warn!(
-                "mqtt.access is open: everybody may connect without credentials, publish and subscribe to \
-                 everything, and nobody is on the roll; for test suites and laboratories only"
-            );
+        let mut doors = Vec::new();
+        let mut files = SocketFiles::default();
+        let mut named = Vec::new();
+        for (n, listener) in listeners.iter().enumerate() {
+            if listener.access == AccessMode::Open {
+                tracing::warn!(
+                    listener = &*listener.name,
+                    "access is open: everybody may connect without credentials, publish and subscribe to \
+                     everything, and nobody is on the roll; for test suites and laboratories only"
+                );
+            }
+            let mut real = Vec::new();
+            for address in &listener.addresses {
+                let wrong = |source| StartError::Listen {
+                    address: address.clone(),
+                    source,
+                };
+                let door = Door::open(address, listener.unix_mode).map_err(wrong)?;
+                files.add(address).map_err(wrong)?;
+                real.push(door.address(address).map_err(wrong)?);
+                doors.push((door, n));
+            }
+            named.push((listener.name.clone(), real));
         }
-        let listeners = config
-            .listen
-            .iter()
-            .map(|&address| {
-                listen(address).map_err(|source| StartError::Listen { address, source })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let addresses = listeners
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(StartError::Worker)?;
 
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -188,7 +188,7 @@ impl Front {
             .map_err(StartError::Worker)?;
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
-            max_packet,
+            listeners,
             session_queue_bytes: bytes(config.session_queue_bytes),
             gate: Arc::new(Gate::new(access, runtime, config.max_questions)),
             presence,
@@ -207,21 +207,22 @@ impl Front {
             inboxes: inboxes.into(),
         };
         let mut front = Self {
-            addresses,
+            listeners: named,
+            files,
             handle,
             threads: Vec::with_capacity(workers),
         };
         for (id, poll) in polls.into_iter().enumerate() {
-            let thread = start_worker(id, &shared, poll, &listeners).map_err(StartError::Worker)?;
+            let thread = start_worker(id, &shared, poll, &doors).map_err(StartError::Worker)?;
             front.threads.push(thread);
         }
         Ok(front)
     }
 
-    /// Where the front listens, with real ports, in the order of `config.listen`.
+    /// The names of the listeners and where they listen, with real ports; that of `mqtt.listen` is `mqtt`.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn listeners(&self) -> &[(Box<str>, Vec<Address>)] {
+        &self.listeners
     }
 
     #[must_use]
@@ -245,6 +246,7 @@ impl Front {
     }
 
     fn dismiss(&mut self) -> Vec<JoinHandle<()>> {
+        drop(std::mem::take(&mut self.files));
         for inbox in &*self.handle.inboxes {
             inbox.post(Mail::Stop);
         }
@@ -262,31 +264,14 @@ fn start_worker(
     id: usize,
     shared: &Arc<Shared>,
     poll: Poll,
-    listeners: &[TcpListener],
+    doors: &[(Door, usize)],
 ) -> io::Result<JoinHandle<()>> {
-    let listeners = listeners
+    let doors = doors
         .iter()
-        .map(|listener| listener.try_clone().map(mio::net::TcpListener::from_std))
+        .map(|(door, listener)| door.watched(*listener))
         .collect::<io::Result<Vec<_>>>()?;
-    let worker = Worker::new(id as u16, Arc::clone(shared), poll, listeners)?;
+    let worker = Worker::new(id as u16, Arc::clone(shared), poll, doors)?;
     thread::Builder::new()
         .name(format!("mqtt-{id}"))
         .spawn(move || worker.run())
-}
-
-/// One socket for all workers (they take turns at accepting): a second server on the address is refused.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // A restart need not wait for connections of the last run to be forgotten by the kernel.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    // Without it small packets wait for the acknowledgement of earlier ones. Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

@@ -1,18 +1,17 @@
 //! How workers hear of each other, of the journal and of the things service: a letter box each.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mio::net::TcpStream;
 use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
-use rollcall_domain::presence::{Arrivals, Kick, Kicked};
+use rollcall_domain::presence::{Arrivals, Kick, Kicked, Peer};
 use tokio::sync::oneshot;
 
 use crate::delivery::Parcel;
 use crate::gate::Answer;
+use crate::transport::Transport;
 
 /// Other workers stop taking input while more than this waits here to be delivered, so the box is
 /// bounded by it and by what one turn of each worker can add.
@@ -20,11 +19,7 @@ const CROWDED_BYTES: usize = 8 * 1024 * 1024;
 
 pub(crate) enum Mail {
     /// A connection whose session lives here, with its CONNECT and whatever came after it.
-    Guest {
-        stream: TcpStream,
-        peer: SocketAddr,
-        input: Vec<u8>,
-    },
+    Guest(Box<Guest>),
     /// Messages for sessions that live here: packets in `bytes`, and where each is to go.
     Crossing {
         bytes: Arc<Vec<u8>>,
@@ -41,6 +36,13 @@ pub(crate) enum Mail {
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
     /// End all sessions and return.
     Stop,
+}
+
+pub(crate) struct Guest {
+    pub(crate) transport: Transport,
+    pub(crate) peer: Peer,
+    pub(crate) listener: usize,
+    pub(crate) input: Vec<u8>,
 }
 
 pub(crate) struct Inbox {

@@ -6,13 +6,11 @@ use rollcall_domain::presence::Farewell;
 use crate::reason::Refusal;
 
 pub(crate) struct Metrics {
-    pub(crate) accepted: Counter,
     pub(crate) turned_away: Counter,
     pub(crate) accept_failures: Counter,
     pub(crate) greetings_timed_out: Counter,
     pub(crate) faulty_greetings: Counter,
     pub(crate) violations: Counter,
-    pub(crate) connections: Gauge,
     pub(crate) sessions: Gauge,
     /// By [`Refusal`].
     pub(crate) refused: [Counter; Refusal::ALL.len()],
@@ -46,13 +44,9 @@ impl Metrics {
         let dropped = "rollcall_mqtt_messages_dropped_total";
         describe_counter!(dropped, "Messages not passed on to a session, by reason");
         Self {
-            accepted: count(
-                "connections_accepted",
-                "TCP connections accepted, before any packet",
-            ),
             turned_away: count(
                 "connections_turned_away",
-                "Connections closed unread because there were mqtt.max_connections",
+                "Connections closed unread because there were max_connections of the listener or of all",
             ),
             accept_failures: count(
                 "accept_failures",
@@ -70,7 +64,6 @@ impl Metrics {
                 "protocol_errors",
                 "Connections of sessions closed because the client broke the protocol",
             ),
-            connections: level("connections", "TCP connections that are open"),
             sessions: level("sessions", "Sessions, connected or not"),
             refused: Refusal::ALL.map(|refusal| counter!(refused, "reason" => refusal.label())),
             sessions_ended: Farewell::ALL
@@ -124,6 +117,19 @@ fn level(what: &str, help: &'static str) -> Gauge {
     let name = format!("rollcall_mqtt_{what}");
     describe_gauge!(name.clone(), help);
     gauge!(name)
+}
+
+/// Like `count`, for one listener.
+pub(crate) fn of_listener_count(what: &str, help: &'static str, listener: &str) -> Counter {
+    let name = format!("rollcall_mqtt_{what}_total");
+    describe_counter!(name.clone(), help);
+    counter!(name, "listener" => listener.to_owned())
+}
+
+pub(crate) fn of_listener_level(what: &str, help: &'static str, listener: &str) -> Gauge {
+    let name = format!("rollcall_mqtt_{what}");
+    describe_gauge!(name.clone(), help);
+    gauge!(name, "listener" => listener.to_owned())
 }
 
 /// What a worker counts during a turn, added up at its end.

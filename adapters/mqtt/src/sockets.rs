@@ -1,26 +1,26 @@
 //! Sockets of a worker: accepted, read, handed to the worker they belong to.
 
 use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Interest, Token};
-use rollcall_domain::presence::Farewell;
+use mio::Token;
+use rollcall_domain::presence::{Farewell, Peer};
 
 use crate::codec;
 use crate::connection::Connection;
-use crate::inbox::Mail;
+use crate::inbox::{Guest, Mail};
 use crate::timers::ticks;
+use crate::transport::Transport;
 use crate::worker::{Timer, Worker};
 
 /// What one read takes at most; each worker has one such buffer.
 pub(crate) const READ_BYTES: usize = 128 * 1024;
-/// Reads of one socket, and accepts of one listener, before others get their turn.
+/// Reads of one socket, and accepts of one door, before others get their turn.
 const READS: usize = 2;
 const ACCEPTS: usize = 64;
-/// How long to leave a listener alone that cannot accept (no more files).
+/// How long to leave a door alone that cannot accept (no more files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -28,21 +28,23 @@ impl Worker {
         let mut accepting = std::mem::take(&mut self.accepting);
         accepting.sort_unstable();
         accepting.dedup();
-        for listener in accepting {
+        for door in accepting {
             for n in 0.. {
                 if n == ACCEPTS {
-                    self.accepting.push(listener);
+                    self.accepting.push(door);
                     break;
                 }
-                match self.listeners[listener].accept() {
-                    Ok((stream, peer)) => self.greet(stream, peer),
+                match self.doors[door].accept() {
+                    Ok((transport, peer)) => {
+                        self.greet(transport, peer, self.doors[door].listener);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         self.shared.metrics.accept_failures.increment(1);
                         tracing::warn!(%error, "cannot accept a connection");
                         let tick = self.tick.saturating_add(ticks(ACCEPT_PAUSE));
-                        self.timers.set(tick, Timer::Accept { listener });
+                        self.timers.set(tick, Timer::Accept { door });
                         break;
                     }
                 }
@@ -50,23 +52,35 @@ impl Worker {
         }
     }
 
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let metrics = &self.shared.metrics;
-        metrics.accepted.increment(1);
-        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.shared.config.max_connections || self.stopping {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            metrics.turned_away.increment(1);
+    fn greet(&mut self, transport: Transport, peer: Peer, listener: usize) {
+        let shared = Arc::clone(&self.shared);
+        let here = &shared.listeners[listener];
+        here.accepted.increment(1);
+        let all = shared.connections.fetch_add(1, Ordering::Relaxed);
+        let of_listener = here.connections.fetch_add(1, Ordering::Relaxed);
+        if all >= shared.config.max_connections
+            || of_listener >= here.max_connections
+            || self.stopping
+        {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            here.connections.fetch_sub(1, Ordering::Relaxed);
+            shared.metrics.turned_away.increment(1);
             return;
         }
-        metrics.connections.increment(1.0);
-        let token = self.add(stream, peer);
+        here.open.increment(1.0);
+        let token = self.add(transport, peer, listener);
         self.read(token);
         self.register(token);
     }
 
-    pub(crate) fn welcome_guest(&mut self, stream: TcpStream, peer: SocketAddr, input: Vec<u8>) {
-        let token = self.add(stream, peer);
+    pub(crate) fn welcome_guest(&mut self, guest: Guest) {
+        let Guest {
+            transport,
+            peer,
+            listener,
+            input,
+        } = guest;
+        let token = self.add(transport, peer, listener);
         let connection = &mut self.connections[token];
         connection.settled = true;
         connection.input = input;
@@ -74,11 +88,14 @@ impl Worker {
         self.register(token);
     }
 
-    fn add(&mut self, stream: TcpStream, peer: SocketAddr) -> usize {
+    fn add(&mut self, transport: Transport, peer: Peer, listener: usize) -> usize {
         self.generation = self.generation.wrapping_add(1);
-        let connection = Connection::new(stream, peer, self.generation, self.tick);
+        let connection = Connection::new(transport, peer, listener, self.generation, self.tick);
         let token = self.connections.insert(connection);
-        self.set_timer(token, ticks(self.shared.config.connect_timeout));
+        self.set_timer(
+            token,
+            ticks(self.shared.listeners[listener].connect_timeout),
+        );
         token
     }
 
@@ -92,9 +109,8 @@ impl Worker {
             return;
         }
         connection.registered = true;
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
-        if let Err(error) = registry.register(&mut connection.stream, Token(token), interest) {
+        if let Err(error) = connection.transport.register(registry, Token(token)) {
             tracing::warn!(%error, "cannot watch a socket");
             self.end(token, Farewell::ConnectionLost);
         }
@@ -104,16 +120,22 @@ impl Worker {
     pub(crate) fn move_to(&mut self, token: usize, home: usize, input: &[u8]) {
         let mut connection = self.connections.remove(token);
         if connection.registered
-            && let Err(error) = self.poll.registry().deregister(&mut connection.stream)
+            && let Err(error) = connection.transport.deregister(self.poll.registry())
         {
             tracing::warn!(%error, "cannot hand over a socket");
         }
-        let Connection { stream, peer, .. } = connection;
-        self.shared.inboxes[home].post(Mail::Guest {
-            stream,
+        let Connection {
+            transport,
             peer,
+            listener,
+            ..
+        } = connection;
+        self.shared.inboxes[home].post(Mail::Guest(Box::new(Guest {
+            transport,
+            peer,
+            listener,
             input: input.to_vec(),
-        });
+        })));
     }
 
     pub(crate) fn read(&mut self, token: usize) {
@@ -131,7 +153,7 @@ impl Worker {
                 continue;
             }
             buffer[..held].copy_from_slice(&connection.input);
-            match connection.stream.read(&mut buffer[held..]) {
+            match connection.transport.read(&mut buffer[held..]) {
                 Ok(0) => {
                     self.end(token, Farewell::ConnectionLost);
                     break;
@@ -166,7 +188,7 @@ impl Worker {
     /// Reads more of a packet that is longer than the read buffer: memory grows as bytes really come.
     fn read_long(&mut self, token: usize, buffer: &mut [u8]) {
         let connection = &mut self.connections[token];
-        match connection.stream.read(buffer) {
+        match connection.transport.read(buffer) {
             Ok(0) => self.end(token, Farewell::ConnectionLost),
             Ok(n) => {
                 connection.heard = self.tick;

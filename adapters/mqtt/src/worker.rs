@@ -6,14 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
-use rollcall_domain::presence::{Farewell, Presence, Protocol};
+use mio::{Events, Poll, Token};
+use rollcall_domain::presence::{Farewell, Presence};
 use slab::Slab;
 
 use crate::codec;
@@ -21,6 +19,7 @@ use crate::connection::{Connection, Stage};
 use crate::delivery::Parcel;
 use crate::front::Shared;
 use crate::inbox::{Inbox, Mail};
+use crate::listener::Watched;
 use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::Packet;
@@ -33,8 +32,8 @@ use crate::storm::Storm;
 use crate::timers::{Tick, Timers, ticks};
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
-/// Tokens of listeners count down from here.
-const LISTENERS: usize = usize::MAX - 1;
+/// Tokens of doors count down from here.
+const DOORS: usize = usize::MAX - 1;
 
 /// A CONNECT: room for a will, an id and credentials as long as MQTT lets them be, but not for all of it twice.
 const MAX_CONNECT: u32 = 160 * 1024;
@@ -46,9 +45,9 @@ const ROUTES: usize = 16 * 1024;
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) enum Timer {
-    /// The listener may be tried again.
+    /// The door may be tried again.
     Accept {
-        listener: usize,
+        door: usize,
     },
     Connection {
         token: usize,
@@ -80,8 +79,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) poll: Poll,
-    pub(crate) listeners: Vec<TcpListener>,
-    /// Listeners with more to accept.
+    pub(crate) doors: Vec<Watched>,
+    /// Doors with more to accept.
     pub(crate) accepting: Vec<usize>,
     pub(crate) connections: Slab<Connection>,
     pub(crate) sessions: Slab<Session>,
@@ -128,11 +127,10 @@ impl Worker {
         id: u16,
         shared: Arc<Shared>,
         poll: Poll,
-        mut listeners: Vec<TcpListener>,
+        mut doors: Vec<Watched>,
     ) -> io::Result<Self> {
-        for (n, listener) in listeners.iter_mut().enumerate() {
-            poll.registry()
-                .register(listener, Token(LISTENERS - n), Interest::READABLE)?;
+        for (n, door) in doors.iter_mut().enumerate() {
+            door.register(poll.registry(), Token(DOORS - n))?;
         }
         let now = Instant::now();
         let mut timers = Timers::new(now);
@@ -143,7 +141,7 @@ impl Worker {
             id,
             inbox: Arc::clone(&shared.inboxes[usize::from(id)]),
             poll,
-            listeners,
+            doors,
             accepting: Vec::new(),
             connections: Slab::new(),
             sessions: Slab::new(),
@@ -190,8 +188,8 @@ impl Worker {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    Token(n) if n > LISTENERS - self.listeners.len() => {
-                        self.accepting.push(LISTENERS - n);
+                    Token(n) if n > DOORS - self.doors.len() => {
+                        self.accepting.push(DOORS - n);
                         storm.on_connections();
                     }
                     Token(token) => self.on_socket(token, event),
@@ -229,7 +227,7 @@ impl Worker {
             return;
         };
         if event.is_writable() {
-            match connection.outbox.write_backlog(&mut connection.stream) {
+            match connection.outbox.write_backlog(&mut connection.transport) {
                 Ok(Written::All) => self.close_if_done(token),
                 Ok(Written::Part) => {}
                 Err(_) => return self.end(token, Farewell::ConnectionLost),
@@ -259,11 +257,7 @@ impl Worker {
         self.inbox.take(&mut mail);
         for letter in mail.drain(..) {
             match letter {
-                Mail::Guest {
-                    stream,
-                    peer,
-                    input,
-                } => self.welcome_guest(stream, peer, input),
+                Mail::Guest(guest) => self.welcome_guest(*guest),
                 Mail::Crossing { bytes, parcels } => self.deliver_crossing(&bytes, parcels),
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
@@ -292,7 +286,7 @@ impl Worker {
                 continue;
             }
             match timer {
-                Timer::Accept { listener } => self.accepting.push(listener),
+                Timer::Accept { door } => self.accepting.push(door),
                 Timer::Connection { token, .. } => self.on_timer(token),
                 Timer::Retry { token, .. } => {
                     self.connections[token].waiting = 0;
@@ -313,7 +307,7 @@ impl Worker {
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
             Timer::Purge => !self.stopping,
-            Timer::Accept { listener } => listener < self.listeners.len(),
+            Timer::Accept { door } => door < self.doors.len(),
             Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
                 .connections
@@ -413,7 +407,7 @@ impl Worker {
                 continue;
             }
             let protocol = connection.protocol;
-            let limit = self.limit(protocol);
+            let limit = self.limit(connection);
             let (packet, len) = match codec::decode(&input[done..], protocol, limit) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
@@ -432,10 +426,11 @@ impl Worker {
     }
 
     /// The largest packet: a stranger is given no more room than the largest sensible CONNECT takes.
-    pub(crate) fn limit(&self, protocol: Option<Protocol>) -> u32 {
-        match protocol {
-            Some(_) => self.shared.max_packet,
-            None => self.shared.max_packet.min(MAX_CONNECT),
+    pub(crate) fn limit(&self, connection: &Connection) -> u32 {
+        let max = self.shared.listeners[connection.listener].max_packet;
+        match connection.protocol {
+            Some(_) => max,
+            None => max.min(MAX_CONNECT),
         }
     }
 
@@ -512,7 +507,7 @@ impl Worker {
             };
             match connection
                 .outbox
-                .flush(&mut connection.stream, &mut self.turn)
+                .flush(&mut connection.transport, &mut self.turn)
             {
                 Ok(Written::All) => self.close_if_done(token),
                 // Who does not linger gets what the socket takes.
@@ -535,15 +530,14 @@ impl Worker {
 
     /// Closes a connection that is over and has nothing more to say.
     fn close_if_done(&mut self, token: usize) {
-        let connection = &self.connections[token];
+        let connection = &mut self.connections[token];
         if connection.outbox.len() > 0 {
             return;
         }
         match connection.stage {
             Stage::Closing { linger: false } => self.remove(token),
             Stage::Closing { linger: true } => {
-                let shut = connection.stream.shutdown(Shutdown::Write);
-                if shut.is_err() {
+                if connection.transport.close().is_err() {
                     self.remove(token);
                 }
             }
@@ -557,9 +551,11 @@ impl Worker {
     }
 
     pub(crate) fn remove(&mut self, token: usize) {
-        self.connections.remove(token);
+        let connection = self.connections.remove(token);
+        let listener = &self.shared.listeners[connection.listener];
+        listener.connections.fetch_sub(1, Ordering::Relaxed);
+        listener.open.decrement(1.0);
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        self.shared.metrics.connections.decrement(1.0);
     }
 
     pub(crate) fn session_ref(&self, slot: usize) -> SessionRef {
@@ -596,9 +592,8 @@ impl Worker {
 
     fn stop(&mut self) {
         self.stopping = true;
-        for mut listener in self.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut listener);
-        }
+        // Closed, they are no longer watched.
+        self.doors.clear();
         self.accepting.clear();
         let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
         for token in tokens {

@@ -6,10 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rollcall_domain::identity::{SessionId, ThingId, Timestamp};
-use rollcall_domain::presence::{Change, Farewell, Presence, Protocol, Session};
+use rollcall_domain::presence::{Change, Farewell, Peer, Presence, Protocol, Session};
 
 /// Bytes of an event besides its client id, at most.
 pub(super) const EVENT_BYTES: usize = 1 + 8 + 16 + 16 + 1 + 17 + 2 + 2;
+
+/// Stands where others have the version of their IP address.
+const UNIX: u8 = 1;
 
 /// A row that is not what was written.
 #[derive(Debug, thiserror::Error)]
@@ -37,17 +40,19 @@ pub(super) fn encode_session(out: &mut Vec<u8>, session: &Session) {
         Protocol::Mqtt311 => 4,
         Protocol::Mqtt5 => 5,
     });
-    match session.peer.ip() {
-        IpAddr::V4(ip) => {
+    match session.peer {
+        Peer::Ip(SocketAddr::V4(address)) => {
             out.push(4);
-            out.extend_from_slice(&ip.octets());
+            out.extend_from_slice(&address.ip().octets());
+            out.extend_from_slice(&address.port().to_be_bytes());
         }
-        IpAddr::V6(ip) => {
+        Peer::Ip(SocketAddr::V6(address)) => {
             out.push(6);
-            out.extend_from_slice(&ip.octets());
+            out.extend_from_slice(&address.ip().octets());
+            out.extend_from_slice(&address.port().to_be_bytes());
         }
+        Peer::Unix => out.push(UNIX),
     }
-    out.extend_from_slice(&session.peer.port().to_be_bytes());
     // Client ids are at most 65,535 bytes [MQTT5-1.5.4].
     let len = u16::try_from(session.client_id.len()).expect("invariant: fits an MQTT string");
     out.extend_from_slice(&len.to_be_bytes());
@@ -91,12 +96,16 @@ pub(super) fn decode_session(rest: &mut &[u8]) -> Option<Session> {
         [5] => Protocol::Mqtt5,
         _ => return None,
     };
-    let ip: IpAddr = match take(rest)? {
-        [4] => Ipv4Addr::from_octets(take(rest)?).into(),
-        [6] => Ipv6Addr::from_octets(take(rest)?).into(),
+    let ip: Option<IpAddr> = match take(rest)? {
+        [4] => Some(Ipv4Addr::from_octets(take(rest)?).into()),
+        [6] => Some(Ipv6Addr::from_octets(take(rest)?).into()),
+        [UNIX] => None,
         _ => return None,
     };
-    let port = u16::from_be_bytes(take(rest)?);
+    let peer = match ip {
+        Some(ip) => Peer::Ip(SocketAddr::new(ip, u16::from_be_bytes(take(rest)?))),
+        None => Peer::Unix,
+    };
     let len = u16::from_be_bytes(take(rest)?);
     let (client_id, left) = rest.split_at_checked(len.into())?;
     *rest = left;
@@ -106,7 +115,7 @@ pub(super) fn decode_session(rest: &mut &[u8]) -> Option<Session> {
         thing,
         client_id,
         protocol,
-        peer: SocketAddr::new(ip, port),
+        peer,
     })
 }
 
@@ -123,14 +132,14 @@ pub(super) mod tests {
     use super::*;
 
     pub(crate) fn session() -> impl Strategy<Value = Session> {
-        let peer = (any::<bool>(), any::<[u8; 16]>(), any::<u16>()).prop_map(|(six, ip, port)| {
+        let peer = (0..3, any::<[u8; 16]>(), any::<u16>()).prop_map(|(kind, ip, port)| {
             let four = Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]);
-            let ip = if six {
-                Ipv6Addr::from_octets(ip).into()
-            } else {
-                four.into()
+            let ip = match kind {
+                0 => four.into(),
+                1 => Ipv6Addr::from_octets(ip).into(),
+                _ => return Peer::Unix,
             };
-            SocketAddr::new(ip, port)
+            Peer::Ip(SocketAddr::new(ip, port))
         });
         (
             any::<[u8; 16]>(),

@@ -6,7 +6,7 @@ use std::sync::Mutex as StdMutex;
 
 use proptest::prelude::*;
 use rollcall_domain::identity::{SessionId, ThingId, Timestamp};
-use rollcall_domain::presence::{Change, Farewell, Protocol, Session};
+use rollcall_domain::presence::{Change, Farewell, Peer, Protocol, Session};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -32,7 +32,7 @@ fn session(n: u8) -> Arc<Session> {
         thing: ThingId::from_bytes([n; 16]),
         client_id: format!("client {n}").into(),
         protocol: Protocol::Mqtt5,
-        peer: "[::1]:1883".parse().expect("an address"),
+        peer: Peer::Ip("[::1]:1883".parse().expect("an address")),
     })
 }
 
