@@ -201,8 +201,8 @@ impl Worker {
             }
             session.expiry = self.shared.expiry(seconds);
         }
-        if disconnect.reason != reason::DISCONNECT_WITH_WILL {
-            // A will is for who does not say goodbye [MQTT5-3.14.4-3].
+        if disconnect.reason == reason::SUCCESS {
+            // A will is for who does not say goodbye, or says that it is none [MQTT5-3.14.4-3].
             connection.will = None;
         }
         self.end(token, Farewell::Disconnected);

@@ -4,7 +4,6 @@ use rollcall_domain::access::AuthorityError;
 use rollcall_domain::presence::Farewell;
 
 pub(crate) const SUCCESS: u8 = 0x00;
-pub(crate) const DISCONNECT_WITH_WILL: u8 = 0x04;
 pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 pub(crate) const UNSPECIFIED: u8 = 0x80;
 pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
