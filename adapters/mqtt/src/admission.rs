@@ -57,6 +57,8 @@ impl Worker {
             // A second CONNECT is a protocol error [MQTT5-3.1.0-2].
             return self.violation(token, reason::PROTOCOL_ERROR);
         }
+        self.connections[token].max_packet =
+            connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if !self.connections[token].settled {
             self.connections[token].settled = true;
             let home = self.home(self.username(token, connect), connect.client_id);
@@ -416,7 +418,6 @@ impl Worker {
         let connection = &mut self.connections[token];
         connection.stage = Stage::Live;
         connection.protocol = Some(connect.protocol);
-        connection.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         connection.heard = self.tick;
         if connect.keep_alive == 0 {
             connection.patience = 0;

@@ -246,13 +246,23 @@ impl Worker {
     }
 
     fn refuse_with(&mut self, token: usize, protocol: Protocol, code: u8, why: Option<&str>) {
-        let properties = ConnackProperties {
-            reason_string: why,
-            ..Default::default()
-        };
-        self.connections[token].stage = Stage::Closing { linger: true };
+        let connection = &mut self.connections[token];
+        connection.stage = Stage::Closing { linger: true };
+        let most = connection.max_packet as usize;
         self.reply(token, |out| {
-            codec::connack(out, protocol, false, code, &properties)
+            let start = out.len();
+            for reason_string in [why, None] {
+                let properties = ConnackProperties {
+                    reason_string,
+                    ..Default::default()
+                };
+                out.truncate(start);
+                codec::connack(out, protocol, false, code, &properties);
+                // A reason that does not fit is left out [MQTT5-3.2.2-19].
+                if out.len() - start <= most {
+                    break;
+                }
+            }
         });
         self.linger(token);
     }

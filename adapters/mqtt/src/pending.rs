@@ -88,7 +88,8 @@ impl Worker {
         }
         let session = &mut self.sessions[slot];
         let protocol = session.protocol.expect("invariant: connected");
-        if message.frame_len() > self.connections[token].max_packet as usize {
+        // With its packet identifier.
+        if message.frame_len() + 2 > self.connections[token].max_packet as usize {
             self.tally.dropped_large += 1;
             return;
         }
