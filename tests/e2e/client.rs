@@ -456,13 +456,13 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn block(properties: &[u8]) -> Vec<u8> {
+pub(crate) fn block(properties: &[u8]) -> Vec<u8> {
     let mut bytes = variable(properties.len());
     bytes.extend_from_slice(properties);
     bytes
 }
 
-fn variable(mut value: usize) -> Vec<u8> {
+pub(crate) fn variable(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let byte = (value & 0x7f) as u8;

@@ -287,6 +287,7 @@ fn a_refused_connect_with_a_long_client_id_or_a_bad_will_says_so() {
     let own = format!("channels/{channel}/messages/will");
     for (hello, code) in [
         (Hello::of(&thing, &"x".repeat(2000)).five(), 0x85),
+        (Hello::of(&thing, &"x".repeat(2000)), 2),
         (
             Hello::of(&thing, "c")
                 .five()

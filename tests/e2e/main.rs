@@ -2,7 +2,9 @@
 
 mod client;
 mod clients;
+mod conformance;
 mod connect;
+mod faults;
 mod following;
 mod journal;
 mod kick;
@@ -16,6 +18,7 @@ mod provisioning;
 mod redis_server;
 mod relay;
 mod revocation;
+mod script;
 mod sessions;
 mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]

@@ -30,6 +30,17 @@ fn row(line: &'static str) -> Row {
         "5" => Some(Protocol::Mqtt5),
         other => panic!("nobody speaks {other}"),
     };
+    let bytes = bytes(notation);
+    Row {
+        protocol,
+        bytes,
+        found: found.to_owned(),
+        line,
+    }
+}
+
+/// The bytes that a notation stands for; see the head of the table.
+pub(crate) fn bytes(notation: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut length_at = None;
     let mut rest = notation;
@@ -57,13 +68,8 @@ fn row(line: &'static str) -> Row {
     }
     if let Some(at) = length_at {
         let len = bytes.len() - at;
-        assert!(len < 128, "one byte of length: {line}");
+        assert!(len < 128, "one byte of length: {notation}");
         bytes.insert(at, len as u8);
     }
-    Row {
-        protocol,
-        bytes,
-        found: found.to_owned(),
-        line,
-    }
+    bytes
 }
