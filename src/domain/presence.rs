@@ -44,6 +44,8 @@ impl fmt::Display for Peer {
 /// The protocol a session speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// `MQIsdp`, before there was a standard.
+    Mqtt31,
     Mqtt311,
     Mqtt5,
 }
@@ -52,6 +54,7 @@ impl Protocol {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Mqtt31 => "mqtt3.1",
             Self::Mqtt311 => "mqtt3.1.1",
             Self::Mqtt5 => "mqtt5",
         }

@@ -10,6 +10,7 @@ mod journal;
 mod kick;
 mod listeners;
 mod messaging;
+mod mqtt31;
 mod observe;
 mod open;
 mod options;

@@ -26,6 +26,8 @@ use crate::worker::{Flow, Timer, Worker};
 
 /// Client ids are kept with the session and named in events, so they are bounded (in bytes).
 const MAX_CLIENT_ID: usize = 1024;
+/// What 3.1 allows for a client id, in its own words: 1 to 23 characters, taken as bytes here.
+const MQTT31_CLIENT_ID: std::ops::RangeInclusive<usize> = 1..=23;
 /// How long to leave the things service alone that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,7 +104,16 @@ impl Worker {
         if connect.properties.authentication_method.is_some() {
             return Err(Refusal::BadAuthenticationMethod.into());
         }
-        if connect.client_id.len() > MAX_CLIENT_ID {
+        let id_len = connect.client_id.len();
+        if connect.protocol == Protocol::Mqtt31 {
+            if !self.shared.config.mqtt31 {
+                return Err(Refusal::Version.into());
+            }
+            if !MQTT31_CLIENT_ID.contains(&id_len) {
+                return Err(Refusal::BadClientId.into());
+            }
+        }
+        if id_len > MAX_CLIENT_ID {
             return Err(Refusal::BadClientId.into());
         }
         let principal = self.principal(token, connect)?;
@@ -386,8 +397,8 @@ impl Worker {
         }
         let expiry = match connect.protocol {
             // 3.1.1 knows only sessions that end with the connection, and those that stay.
-            Protocol::Mqtt311 if connect.clean_start => Expiry::AtOnce,
-            Protocol::Mqtt311 => self.shared.expiry(u32::MAX),
+            Protocol::Mqtt31 | Protocol::Mqtt311 if connect.clean_start => Expiry::AtOnce,
+            Protocol::Mqtt31 | Protocol::Mqtt311 => self.shared.expiry(u32::MAX),
             Protocol::Mqtt5 => self.shared.expiry(connect.properties.session_expiry),
         };
         let me = self.session_ref(slot);

@@ -15,6 +15,8 @@ use serde::{Deserialize, Deserializer};
 pub struct Config {
     /// Who may do what.
     pub access: AccessMode,
+    /// Whether MQTT 3.1 (`MQIsdp`) is spoken too.
+    pub mqtt31: bool,
     /// Addresses to listen on without encryption; port 0 takes any free one.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<Address>,

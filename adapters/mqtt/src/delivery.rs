@@ -39,7 +39,7 @@ type Keeping = [Option<Arc<Message>>; 2];
 
 const fn index(protocol: Protocol) -> usize {
     match protocol {
-        Protocol::Mqtt311 => 0,
+        Protocol::Mqtt31 | Protocol::Mqtt311 => 0,
         Protocol::Mqtt5 => 1,
     }
 }

@@ -238,7 +238,7 @@ impl Worker {
         metrics.refused[refusal as usize].increment(1);
         let (mqtt311, mqtt5) = refusal.codes();
         let code = match protocol {
-            Protocol::Mqtt311 => mqtt311,
+            Protocol::Mqtt31 | Protocol::Mqtt311 => mqtt311,
             Protocol::Mqtt5 => mqtt5,
         };
         self.refuse_with(token, protocol, code, Some(refusal.as_str()));

@@ -39,7 +39,7 @@ impl Message {
         now: Instant,
     ) -> Self {
         let expiry = match protocol {
-            Protocol::Mqtt311 => None,
+            Protocol::Mqtt31 | Protocol::Mqtt311 => None,
             Protocol::Mqtt5 => decode(frame, protocol).properties.message_expiry,
         };
         let expires = expiry.map(|seconds| now + Duration::from_secs(seconds.into()));

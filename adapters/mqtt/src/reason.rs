@@ -19,6 +19,8 @@ pub(crate) const IDENTIFIERS_NOT_SUPPORTED: u8 = 0xA1;
 /// Why a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// It is not spoken here, although it could be.
+    Version,
     BadCredentials,
     BadClientId,
     WillNotAuthorized,
@@ -33,7 +35,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Version,
         Self::BadCredentials,
         Self::BadClientId,
         Self::WillNotAuthorized,
@@ -49,6 +52,7 @@ impl Refusal {
     /// The return code of MQTT 3.1.1 (table 3.1) and the reason code of MQTT 5 (3.2.2.2).
     pub(crate) const fn codes(self) -> (u8, u8) {
         match self {
+            Self::Version => (1, 0x84),
             Self::BadCredentials => (4, 0x86),
             Self::BadClientId => (2, 0x85),
             Self::WillNotAuthorized => (5, NOT_AUTHORIZED),
@@ -62,6 +66,7 @@ impl Refusal {
     /// The label of the counter.
     pub(crate) const fn label(self) -> &'static str {
         match self {
+            Self::Version => "version",
             Self::BadCredentials => "bad_credentials",
             Self::BadClientId => "bad_client_id",
             Self::WillNotAuthorized => "will_not_authorized",
@@ -78,8 +83,9 @@ impl Refusal {
     /// The reason string.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Version => "this version of MQTT is not enabled",
             Self::BadCredentials => "bad thing id or key",
-            Self::BadClientId => "the client id is too long",
+            Self::BadClientId => "the client id is too long, or too short",
             Self::WillNotAuthorized => "not authorized to publish the will",
             Self::BadAuthenticationMethod => "no authentication method is supported",
             Self::AccessUnavailable => "cannot reach the things service",

@@ -168,7 +168,7 @@ impl Route {
         for (&session, &terms) in subscribers {
             self.receivers[usize::from(session.worker)].push(Receiver { session, terms });
             match terms.protocol {
-                Protocol::Mqtt311 => self.mqtt311 = true,
+                Protocol::Mqtt31 | Protocol::Mqtt311 => self.mqtt311 = true,
                 Protocol::Mqtt5 => self.mqtt5 = true,
             }
         }

@@ -68,7 +68,7 @@ impl Worker {
             };
             // 3.1.1 has one code for every failure [MQTT-3.9.3-2].
             let failed = code >= reason::UNSPECIFIED;
-            codes.push(if failed && protocol == Protocol::Mqtt311 {
+            codes.push(if failed && protocol != Protocol::Mqtt5 {
                 reason::UNSPECIFIED
             } else {
                 code

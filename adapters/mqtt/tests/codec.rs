@@ -94,7 +94,7 @@ fn a_faulty_greeting_is_answered_in_the_terms_of_its_version() {
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop::sample::select(vec![Protocol::Mqtt311, Protocol::Mqtt5])
+    prop::sample::select(vec![Protocol::Mqtt31, Protocol::Mqtt311, Protocol::Mqtt5])
 }
 
 fn text() -> impl Strategy<Value = String> {

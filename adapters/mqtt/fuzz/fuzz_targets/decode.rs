@@ -9,7 +9,8 @@ use rollcall_mqtt::codec::{self, OutgoingPublish};
 use rollcall_mqtt::packet::Packet;
 
 fuzz_target!(|bytes: &[u8]| {
-    for protocol in [None, Some(Protocol::Mqtt311), Some(Protocol::Mqtt5)] {
+    let spoken = [Protocol::Mqtt31, Protocol::Mqtt311, Protocol::Mqtt5];
+    for protocol in [None].into_iter().chain(spoken.map(Some)) {
         match codec::decode(bytes, protocol, 1 << 20) {
             Ok(Some((packet, len))) => {
                 assert!(len <= bytes.len());

@@ -112,9 +112,9 @@ pub fn refusal(fault: Fault, input: &[u8]) -> Option<(Protocol, u8)> {
     match (protocol, fault) {
         (Protocol::Mqtt5, _) => Some((protocol, fault.reason())),
         // Identifier rejected [MQTT-3.1.3-8].
-        (Protocol::Mqtt311, Fault::ClientIdEmpty) => Some((protocol, 2)),
+        (Protocol::Mqtt31 | Protocol::Mqtt311, Fault::ClientIdEmpty) => Some((protocol, 2)),
         // Anything else is closed without an answer [MQTT-3.1.4-1].
-        (Protocol::Mqtt311, _) => None,
+        (Protocol::Mqtt31 | Protocol::Mqtt311, _) => None,
     }
 }
 
@@ -122,12 +122,10 @@ pub fn refusal(fault: Fault, input: &[u8]) -> Option<(Protocol, u8)> {
 fn version(input: &[u8]) -> Option<Protocol> {
     let mut reader = Reader::new(input.get(1..)?);
     reader.variable().ok()?;
-    if reader.text().ok()? != "MQTT" {
-        return None;
-    }
-    match reader.byte().ok()? {
-        4 => Some(Protocol::Mqtt311),
-        5 => Some(Protocol::Mqtt5),
+    match (reader.text().ok()?, reader.byte().ok()?) {
+        ("MQIsdp", 3) => Some(Protocol::Mqtt31),
+        ("MQTT", 4) => Some(Protocol::Mqtt311),
+        ("MQTT", 5) => Some(Protocol::Mqtt5),
         _ => None,
     }
 }

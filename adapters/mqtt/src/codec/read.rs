@@ -102,7 +102,7 @@ pub fn decode(
 fn check_header(kind: u8, flags: u8, protocol: Option<Protocol>) -> Result<(), Fault> {
     let reserved = match kind {
         CONNECT | PUBACK | PUBREC | PUBCOMP | PINGREQ | DISCONNECT => 0,
-        AUTH if protocol != Some(Protocol::Mqtt311) => 0,
+        AUTH if matches!(protocol, None | Some(Protocol::Mqtt5)) => 0,
         PUBREL | SUBSCRIBE | UNSUBSCRIBE => 2,
         _ => {
             return Err(if protocol.is_none() {
@@ -115,7 +115,9 @@ fn check_header(kind: u8, flags: u8, protocol: Option<Protocol>) -> Result<(), F
     if protocol.is_none() && kind != CONNECT {
         return Err(Fault::NotConnect);
     }
-    if flags == reserved {
+    // 3.1 marks what is sent again, where later versions reserve the bit.
+    let again = protocol == Some(Protocol::Mqtt31) && reserved == 2 && flags == reserved | 8;
+    if flags == reserved || again {
         Ok(())
     } else {
         Err(Fault::HeaderFlags)
@@ -206,16 +208,15 @@ fn greeting(bytes: &[u8]) -> Result<(), Fault> {
 
 fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Fault> {
     let name = reader.binary().map_err(|_| Fault::ProtocolName)?;
-    let version = match name {
-        b"MQTT" => reader.byte()?,
-        // MQTT 3.1 and before.
-        b"MQIsdp" => return Err(Fault::ProtocolVersion(reader.byte()?.min(3))),
+    let protocol = match (name, reader.byte()) {
+        (b"MQIsdp", Ok(3)) => Protocol::Mqtt31,
+        (b"MQTT", Ok(4)) => Protocol::Mqtt311,
+        (b"MQTT", Ok(5)) => Protocol::Mqtt5,
+        (b"MQIsdp" | b"MQTT", Err(fault)) => return Err(fault),
+        // Whatever it is, it is of the time of 3.1 and before.
+        (b"MQIsdp", Ok(version)) => return Err(Fault::ProtocolVersion(version.min(3))),
+        (b"MQTT", Ok(version)) => return Err(Fault::ProtocolVersion(version)),
         _ => return Err(Fault::ProtocolName),
-    };
-    let protocol = match version {
-        4 => Protocol::Mqtt311,
-        5 => Protocol::Mqtt5,
-        other => return Err(Fault::ProtocolVersion(other)),
     };
     let five = protocol == Protocol::Mqtt5;
     let flags = ConnectFlags::parse(reader.byte()?, five)?;
@@ -225,7 +226,7 @@ fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Fault> {
         false => ConnectProperties::default(),
     };
     let client_id = reader.text()?;
-    if client_id.is_empty() && !five && !flags.clean_start {
+    if client_id.is_empty() && protocol == Protocol::Mqtt311 && !flags.clean_start {
         return Err(Fault::ClientIdEmpty);
     }
     let will = match flags.will {

@@ -56,7 +56,7 @@ pub fn publish(out: &mut Vec<u8>, protocol: Protocol, packet: &OutgoingPublish<'
     let identifiers = packet.subscription_identifiers;
     let id = if packet_id.is_some() { 2 } else { 0 };
     let properties_len = match protocol {
-        Protocol::Mqtt311 => 0,
+        Protocol::Mqtt31 | Protocol::Mqtt311 => 0,
         Protocol::Mqtt5 => {
             let len = property::publish_len(properties, identifiers);
             variable_len(len) + len
@@ -84,7 +84,9 @@ pub fn connack(
     code: u8,
     properties: &ConnackProperties<'_>,
 ) {
-    if protocol == Protocol::Mqtt311 {
+    if protocol != Protocol::Mqtt5 {
+        // 3.1 has no such flag.
+        let session_present = session_present && protocol == Protocol::Mqtt311;
         out.extend_from_slice(&[0x20, 2, session_present.into(), code]);
         return;
     }
@@ -184,7 +186,7 @@ pub fn ack(out: &mut Vec<u8>, protocol: Protocol, kind: AckKind, packet_id: u16,
         AckKind::PubComp => 0x70,
     };
     let [high, low] = packet_id.to_be_bytes();
-    if protocol == Protocol::Mqtt311 || reason == 0 {
+    if protocol != Protocol::Mqtt5 || reason == 0 {
         out.extend_from_slice(&[first, 2, high, low]);
     } else {
         out.extend_from_slice(&[first, 3, high, low, reason]);

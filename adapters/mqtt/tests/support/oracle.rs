@@ -20,7 +20,7 @@ pub(crate) fn compare(input: &[u8]) {
     let Ok(Some((packet, len))) = codec::decode(input, protocol, 1 << 20) else {
         return;
     };
-    if matches!(&packet, Packet::Connect(connect) if connect.protocol == Protocol::Mqtt5) {
+    if matches!(&packet, Packet::Connect(connect) if connect.protocol != Protocol::Mqtt311) {
         return;
     }
     let mut theirs = BytesMut::from(&input[..len]);

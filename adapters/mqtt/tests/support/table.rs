@@ -26,6 +26,7 @@ fn row(line: &'static str) -> Row {
     };
     let protocol = match protocol {
         "-" => None,
+        "3" => Some(Protocol::Mqtt31),
         "4" => Some(Protocol::Mqtt311),
         "5" => Some(Protocol::Mqtt5),
         other => panic!("nobody speaks {other}"),

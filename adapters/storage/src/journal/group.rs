@@ -37,6 +37,7 @@ pub(super) fn encode_session(out: &mut Vec<u8>, session: &Session) {
     out.extend_from_slice(session.id.as_bytes());
     out.extend_from_slice(session.thing.as_bytes());
     out.push(match session.protocol {
+        Protocol::Mqtt31 => 3,
         Protocol::Mqtt311 => 4,
         Protocol::Mqtt5 => 5,
     });
@@ -92,6 +93,7 @@ pub(super) fn decode_session(rest: &mut &[u8]) -> Option<Session> {
     let id = SessionId::from_bytes(take(rest)?);
     let thing = ThingId::from_bytes(take(rest)?);
     let protocol = match take(rest)? {
+        [3] => Protocol::Mqtt31,
         [4] => Protocol::Mqtt311,
         [5] => Protocol::Mqtt5,
         _ => return None,
@@ -145,18 +147,14 @@ pub(super) mod tests {
             any::<[u8; 16]>(),
             any::<[u8; 16]>(),
             "\\PC{0,40}",
-            any::<bool>(),
+            prop::sample::select(vec![Protocol::Mqtt31, Protocol::Mqtt311, Protocol::Mqtt5]),
             peer,
         )
-            .prop_map(|(id, thing, client_id, five, peer)| Session {
+            .prop_map(|(id, thing, client_id, protocol, peer)| Session {
                 id: SessionId::from_bytes(id),
                 thing: ThingId::from_bytes(thing),
                 client_id: client_id.into(),
-                protocol: if five {
-                    Protocol::Mqtt5
-                } else {
-                    Protocol::Mqtt311
-                },
+                protocol,
                 peer,
             })
     }
