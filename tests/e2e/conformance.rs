@@ -12,13 +12,23 @@ const CONNECT: &str = include_str!("../conformance/connect.txt");
 const PUBLISH: &str = include_str!("../conformance/publish.txt");
 const SUBSCRIBE: &str = include_str!("../conformance/subscribe.txt");
 
-/// The authenticated listener: one thing on one channel.
+/// Plays on both kinds of listeners: as a thing on its channel, and as anybody.
 fn play(text: &'static str) {
-    let world = World::start();
-    let stages = [Stage {
-        world: &world,
-        member: Some(world.member()),
-    }];
+    let world = World::with(&[
+        ("ROLLCALL_MQTT__LISTENERS__OPEN__LISTEN", "127.0.0.1:0"),
+        ("ROLLCALL_MQTT__LISTENERS__OPEN__ACCESS", "open"),
+    ]);
+    let open = world.listener("open").parse().expect("an address");
+    let stages = [
+        Stage {
+            address: world.mqtt(),
+            member: Some(world.member()),
+        },
+        Stage {
+            address: open,
+            member: None,
+        },
+    ];
     script::play(text, &stages);
 }
 

@@ -13,13 +13,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::{Client, Hello, Packet, block, packet, text, variable};
 use crate::table;
-use crate::world::{Thing, World};
+use crate::world::Thing;
 
 pub(crate) struct Script {
     pub(crate) name: &'static str,
@@ -30,9 +31,8 @@ pub(crate) struct Script {
 }
 
 /// Where scripts are played: as whom, and on which topics.
-#[derive(Clone)]
-pub(crate) struct Stage<'a> {
-    pub(crate) world: &'a World,
+pub(crate) struct Stage {
+    pub(crate) address: SocketAddr,
     /// The thing and its channel; `None` where anybody may do anything.
     pub(crate) member: Option<(Thing, String)>,
 }
@@ -56,7 +56,7 @@ pub(crate) fn scripts(text: &'static str) -> Vec<Script> {
 }
 
 /// Plays all scripts in all their versions, several at a time.
-pub(crate) fn play(text: &'static str, stages: &[Stage<'_>]) {
+pub(crate) fn play(text: &'static str, stages: &[Stage]) {
     let scripts = scripts(text);
     let mut plays = Vec::new();
     for stage in stages {
@@ -93,7 +93,7 @@ pub(crate) fn play(text: &'static str, stages: &[Stage<'_>]) {
 
 impl Script {
     /// Returns where it failed.
-    fn play(&self, stage: &Stage<'_>, five: bool) -> Result<(), String> {
+    fn play(&self, stage: &Stage, five: bool) -> Result<(), String> {
         let own = format!(
             "{}-{}",
             self.name.replace(' ', "-"),
@@ -141,7 +141,7 @@ impl Script {
 }
 
 struct Play<'a> {
-    stage: &'a Stage<'a>,
+    stage: &'a Stage,
     five: bool,
     /// What names of this play begin with.
     own: String,
@@ -261,7 +261,7 @@ impl Play<'_> {
                 "reset" => self.clients.remove(who).expect("a client").reset(),
                 "close" => drop(self.clients.remove(who)),
                 "open" => {
-                    let client = Client::open(self.stage.world.mqtt(), self.five);
+                    let client = Client::open(self.stage.address, self.five);
                     self.clients.insert(who, client);
                 }
                 other => panic!("what is {other}?"),
@@ -299,7 +299,7 @@ impl Play<'_> {
     fn say(&mut self, who: &'static str, line: &str) {
         let words = Words::parse(line);
         if words.kind == "connect" && !line.ends_with(" again") {
-            let client = Client::open(self.stage.world.mqtt(), self.five);
+            let client = Client::open(self.stage.address, self.five);
             self.clients.insert(who, client);
         }
         let bytes = match line.strip_prefix("raw ") {
@@ -407,21 +407,13 @@ impl Play<'_> {
         let name = words
             .get("id")
             .map_or_else(|| format!("{}-{who}", self.own), |id| self.spelled(id));
-        let nobody = Thing {
-            id: String::new(),
-            key: String::new(),
+        let hello = match &self.stage.member {
+            Some((thing, _)) => Hello::of(thing, &name),
+            None => Hello::anyone(&name),
         };
-        let thing = self
-            .stage
-            .member
-            .as_ref()
-            .map_or(&nobody, |member| &member.0);
-        let mut hello = Hello::of(thing, &name)
+        let mut hello = hello
             .version(self.five)
             .property(&self.properties(words, ""));
-        if self.stage.member.is_none() {
-            (hello.username, hello.password) = (None, None);
-        }
         hello.keep_alive = words.number("keep") as u16;
         hello.clean = words.get("clean") != Some("0");
         if words.get("lasting").is_some() {
