@@ -129,6 +129,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             return Err(ConfigError::Value { key, problem });
         }
     }
+    if let Some((key, problem)) = config.mqtt.limits.problem() {
+        return Err(ConfigError::Value { key, problem });
+    }
     Ok(())
 }
 

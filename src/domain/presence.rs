@@ -1,7 +1,7 @@
 //! Who is here: each admitted session arrives once and leaves once, in that order.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +24,16 @@ pub enum Peer {
     Ip(SocketAddr),
     /// A program on this machine, over a unix socket.
     Unix,
+}
+
+impl Peer {
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl From<SocketAddr> for Peer {
@@ -84,11 +94,13 @@ pub enum Farewell {
     InstanceFailed,
     /// An administrator ended it.
     Kicked,
+    /// The client published faster than it may.
+    RateExceeded,
 }
 
 impl Farewell {
     /// In an order that stays: journals keep the place. What is new goes to the end.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Disconnected,
         Self::ConnectionLost,
         Self::KeepAliveTimeout,
@@ -99,6 +111,7 @@ impl Farewell {
         Self::ServerShutdown,
         Self::InstanceFailed,
         Self::Kicked,
+        Self::RateExceeded,
     ];
 
     /// The `reason` of an extended event.
@@ -115,6 +128,7 @@ impl Farewell {
             Self::ServerShutdown => "server_shutdown",
             Self::InstanceFailed => "instance_failed",
             Self::Kicked => "kicked",
+            Self::RateExceeded => "rate_exceeded",
         }
     }
 }

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::Socket;
+
 use crate::world::{PATIENCE, Thing};
 
 /// What a CONNECT says.
@@ -163,7 +165,20 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn open(address: SocketAddr, five: bool) -> Self {
-        let stream = TcpStream::connect(address).expect("a server");
+        Self::over(TcpStream::connect(address).expect("a server"), five)
+    }
+
+    /// From an address of this machine's own network, 127.0.0.0/8.
+    pub(crate) fn open_from(from: [u8; 4], address: SocketAddr, five: bool) -> Self {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let from = SocketAddr::from((from, 0));
+        socket.bind(&from.into()).expect("an address");
+        socket.connect(&address.into()).expect("a server");
+        Self::over(socket.into(), five)
+    }
+
+    fn over(stream: TcpStream, five: bool) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Self {

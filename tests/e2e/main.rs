@@ -8,6 +8,7 @@ mod faults;
 mod following;
 mod journal;
 mod kick;
+mod limits;
 mod listeners;
 mod messaging;
 mod mqtt31;

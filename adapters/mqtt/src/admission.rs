@@ -22,7 +22,7 @@ use crate::principal::{Deed, Finding, Grant, Open, Principal};
 use crate::reason::{self, Refusal};
 use crate::session::{ClientKey, Expiry, Session};
 use crate::timers::ticks;
-use crate::worker::{Flow, Timer, Worker};
+use crate::worker::{Flow, Worker};
 
 /// Client ids are kept with the session and named in events, so they are bounded (in bytes).
 const MAX_CLIENT_ID: usize = 1024;
@@ -75,6 +75,7 @@ impl Worker {
                 self.welcome(token, connect);
                 Flow::Next
             }
+            Err(Hold::Refused(Refusal::BadCredentials)) => self.refuse_login(token, connect),
             Err(Hold::Refused(refusal)) => self.refuse(token, connect.protocol, refusal),
         }
     }
@@ -119,6 +120,16 @@ impl Worker {
         let principal = self.principal(token, connect)?;
         let will = match &connect.will {
             Some(will) => {
+                let limits = &self.shared.config.limits;
+                let topics = [Some(will.topic), will.properties.response_topic];
+                if !topics
+                    .into_iter()
+                    .flatten()
+                    .all(|it| limits.admit_topic(it))
+                {
+                    self.shared.metrics.topics_refused.increment(1);
+                    return Err(Refusal::WillTopicTooLong.into());
+                }
                 let grant = self.grant_will(token, &principal, will)?;
                 Some(Box::new(Will {
                     message: self.testament(connect.protocol, will),
@@ -138,12 +149,21 @@ impl Worker {
             thing,
             client_id: client_id.clone(),
         });
+        let member = match thing {
+            Some(thing) => {
+                let things = &self.shared.counts.things;
+                let entered = things.enter(thing, self.takes_over(&key), self.now);
+                entered.map_err(|_| Refusal::TooManyConnections)?
+            }
+            None => None,
+        };
         let slot = self.claim(key, principal)?;
         self.sessions[slot].claim = Some(token);
 
         let connection = &mut self.connections[token];
         connection.session = Some(slot);
         connection.will = will;
+        connection.member = member;
         connection.answers = Vec::new();
         let Some(thing) = thing else {
             return Ok(Admitted::Unlisted);
@@ -171,8 +191,12 @@ impl Worker {
         if let Some(open) = Open::by(self.shared.access_mode(&self.connections[token])) {
             return Ok(Principal::Anyone(open));
         }
+        if !self.may_try(token, connect) {
+            return Err(Refusal::TooManyFailedLogins.into());
+        }
         let credentials = credentials(connect).ok_or(Refusal::BadCredentials)?;
         let thing = self.authenticated(token, &credentials)?;
+        self.login_succeeded(token, connect);
         let key = credentials.key;
         Ok(Principal::Thing { thing, key })
     }
@@ -245,15 +269,8 @@ impl Worker {
 
     /// Has the packet at the front of the input tried again, as if nothing had been asked.
     pub(crate) fn retry_later(&mut self, token: usize) -> Flow {
-        let connection = &mut self.connections[token];
-        connection.answers = Vec::new();
-        if connection.waiting == 0 {
-            connection.waiting = 1;
-            let generation = connection.generation;
-            let tick = self.tick + ticks(RETRY_PAUSE);
-            self.timers.set(tick, Timer::Retry { token, generation });
-        }
-        Flow::Wait
+        self.connections[token].answers = Vec::new();
+        self.wait(token, RETRY_PAUSE)
     }
 
     pub(crate) fn on_answer(&mut self, answer: Answer) {
@@ -307,6 +324,11 @@ impl Worker {
         }
     }
 
+    fn takes_over(&self, key: &ClientKey) -> bool {
+        let session = self.by_client.get(key).map(|&slot| &self.sessions[slot]);
+        session.is_some_and(|it| it.connection.is_some() || it.claim.is_some())
+    }
+
     /// The session of `key`, without the connection that had it [MQTT5-3.1.4-3], or a new one.
     fn claim(&mut self, key: Arc<ClientKey>, principal: Principal) -> Result<usize, Refusal> {
         if let Some(&slot) = self.by_client.get(&key) {
@@ -357,6 +379,7 @@ impl Worker {
     fn turn_back(&mut self, token: usize, refusal: Refusal) {
         let connection = &mut self.connections[token];
         connection.will = None;
+        connection.member = None;
         let session = connection.presence.take().expect("invariant: arriving");
         let slot = connection.session.take().expect("invariant: arriving");
         self.leave_session(slot, token, Farewell::Disconnected, None);

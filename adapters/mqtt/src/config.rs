@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
+use crate::limits::Limits;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -54,6 +56,7 @@ pub struct Config {
     pub max_retained_bytes: ByteSize,
     /// Questions to the things service that may be open at one time; later ones are refused as busy.
     pub max_questions: usize,
+    pub limits: Limits,
 }
 
 /// Who is let in, and what they may do.
@@ -80,6 +83,9 @@ pub struct Listener {
     #[serde(default, with = "humantime_serde::option")]
     pub connect_timeout: Option<Duration>,
     pub max_packet_size: Option<ByteSize>,
+    /// As in `[mqtt.limits]`; connections by other listeners count too.
+    pub max_connections_per_address: Option<u32>,
+    pub connect_rate_per_address: Option<u32>,
 }
 
 /// Where to listen: `0.0.0.0:1883`, or `unix:/run/rollcall/mqtt.sock`.

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use rollcall_domain::presence::{self, Peer, Protocol};
 
 use crate::gate::Answered;
+use crate::limits::addresses::Seat;
+use crate::limits::things::Member;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::principal::Grant;
+use crate::reason::Refusal;
 use crate::router::Route;
 use crate::timers::Tick;
 use crate::transport::Transport;
@@ -65,6 +68,12 @@ pub(crate) struct Connection {
     /// Topics by alias, the first one at 0.
     pub(crate) aliases: Vec<Option<Arc<str>>>,
     pub(crate) memo: Option<Box<Memo>>,
+    /// Its place among the connections of its address, if those are counted.
+    pub(crate) seat: Option<Seat>,
+    /// Its place among the connections of its thing, and what that may publish, if that is limited.
+    pub(crate) member: Option<Box<Member>>,
+    /// An answer to the CONNECT that waits until the timer of the connection is due.
+    pub(crate) sentence: Option<(Protocol, Refusal)>,
 }
 
 #[derive(Debug)]
@@ -122,6 +131,9 @@ impl Connection {
             max_packet: u32::MAX,
             aliases: Vec::new(),
             memo: None,
+            seat: None,
+            member: None,
+            sentence: None,
         }
     }
 

@@ -50,6 +50,7 @@ impl Worker {
         connection.stage = Stage::Closing { linger: told };
         connection.waiting = 0;
         connection.input = Vec::new();
+        connection.member = None;
         if let Some(session) = connection.presence.take() {
             let change = Change::Left(farewell);
             self.changes.push(Presence {

@@ -18,6 +18,7 @@ use crate::config::{AccessMode, Address, Config};
 use crate::connection::Connection;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Mail};
+use crate::limits::Counts;
 use crate::listener::{self, Door, Listener, ListenerError, SocketFiles};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) connections: AtomicUsize,
     pub(crate) sessions: AtomicUsize,
+    pub(crate) counts: Counts,
     pub(crate) metrics: Metrics,
     homes: RandomState,
 }
@@ -197,6 +199,7 @@ impl Front {
             inboxes: inboxes.clone(),
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            counts: Counts::new(&config.limits, std::time::Instant::now()),
             metrics: Metrics::new(),
             homes: RandomState::new(),
             config: config.clone(),

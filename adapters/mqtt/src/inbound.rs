@@ -46,6 +46,10 @@ impl Worker {
                 _ => self.violation(token, reason::PROTOCOL_ERROR),
             };
         }
+        if !self.shared.config.limits.admit_topic(publish.topic) {
+            return self.refuse_topic(token, publish);
+        }
+        let aliases = &mut self.connections[token].aliases;
         if aliases.len() <= place {
             aliases.resize(place + 1, None);
         }
@@ -67,10 +71,22 @@ impl Worker {
                 return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
             }
         }
-        let route = match self.standing(token, slot, topic) {
+        if let Some(topic) = publish.properties.response_topic
+            && !self.shared.config.limits.admit_topic(topic)
+        {
+            return self.refuse_topic(token, publish);
+        }
+        let standing = match self.standing(token, slot, topic, publish) {
             Err(flow) => return flow,
-            Ok(None) => return self.deny_publish(token, publish),
-            Ok(Some(route)) => route,
+            Ok(standing) => standing,
+        };
+        if let Some(member) = &self.connections[token].member
+            && let Err(wait) = member.publish(topic.len() + publish.payload.len(), self.now)
+        {
+            return self.slow_down(token, wait);
+        }
+        let Some(route) = standing else {
+            return self.deny_publish(token, publish);
         };
         self.tally.received += 1;
         let protocol = self.connections[token].protocol.expect("invariant: live");
@@ -97,13 +113,15 @@ impl Worker {
         self.answer_publish(token, publish, reason::SUCCESS)
     }
 
-    /// The route of `topic` if this client may publish on it, `None` if not; an error if it must wait.
+    /// The route of `topic` if this client may publish on it, `None` if not; an error if it must wait, or has
+    /// its answer.
     #[inline]
     fn standing(
         &mut self,
         token: usize,
         slot: usize,
         topic: &str,
+        publish: &Publish<'_>,
     ) -> Result<Option<Arc<Route>>, Flow> {
         let connection = &self.connections[token];
         if let Some(memo) = connection.memo.as_deref()
@@ -120,7 +138,7 @@ impl Worker {
                 _ => {}
             }
         }
-        self.decide(token, slot, topic)
+        self.decide(token, slot, topic, publish)
     }
 
     /// Finds out what [`Worker::standing`] tells, and remembers it.
@@ -130,7 +148,11 @@ impl Worker {
         token: usize,
         slot: usize,
         topic: &str,
+        publish: &Publish<'_>,
     ) -> Result<Option<Arc<Route>>, Flow> {
+        if !self.shared.config.limits.admit_topic(topic) {
+            return Err(self.refuse_topic(token, publish));
+        }
         let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
         let principal = &self.sessions[slot].principal;
         let standing = match self.look_up(token, principal, Deed::Publish(name)) {
@@ -166,7 +188,7 @@ impl Worker {
         self.answer_publish(token, publish, reason::NOT_AUTHORIZED)
     }
 
-    fn answer_publish(&mut self, token: usize, publish: &Publish<'_>, code: u8) -> Flow {
+    pub(crate) fn answer_publish(&mut self, token: usize, publish: &Publish<'_>, code: u8) -> Flow {
         let kind = match publish.qos {
             QoS::AtMostOnce => return Flow::Next,
             QoS::AtLeastOnce => AckKind::PubAck,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::delivery::Parcel;
 use crate::gate::Answer;
+use crate::limits::addresses::Seat;
 use crate::transport::Transport;
 
 /// Other workers stop taking input while more than this waits here to be delivered, so the box is
@@ -42,6 +43,7 @@ pub(crate) struct Guest {
     pub(crate) transport: Transport,
     pub(crate) peer: Peer,
     pub(crate) listener: usize,
+    pub(crate) seat: Option<Seat>,
     pub(crate) input: Vec<u8>,
 }
 

@@ -16,6 +16,7 @@ use rollcall_domain::presence::Peer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::{self, AccessMode, Address, Config};
+use crate::limits::addresses::Allowance;
 use crate::metrics::{of_listener_count, of_listener_level};
 use crate::transport::Transport;
 
@@ -35,6 +36,8 @@ pub(crate) struct Listener {
     pub(crate) connect_timeout: Duration,
     /// The largest packet, header included.
     pub(crate) max_packet: u32,
+    /// What each address may have here.
+    pub(crate) per_address: Allowance,
     pub(crate) connections: AtomicUsize,
     pub(crate) accepted: Counter,
     pub(crate) open: Gauge,
@@ -97,6 +100,7 @@ impl Listener {
         if max_connections == 0 {
             return Err(ListenerError::MaxConnections(key.into()));
         }
+        let limits = &config.limits;
         Ok(Self {
             name: name.into(),
             addresses: settings.listen.clone(),
@@ -105,6 +109,15 @@ impl Listener {
             max_connections,
             connect_timeout: settings.connect_timeout.unwrap_or(config.connect_timeout),
             max_packet,
+            per_address: Allowance::new(
+                settings
+                    .max_connections_per_address
+                    .unwrap_or(limits.max_connections_per_address),
+                settings
+                    .connect_rate_per_address
+                    .unwrap_or(limits.connect_rate_per_address),
+                limits.connect_burst,
+            ),
             connections: AtomicUsize::new(0),
             accepted: of_listener_count(
                 "connections_accepted",

@@ -3,10 +3,13 @@
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use rollcall_domain::presence::Farewell;
 
+use crate::limits::addresses::TurnedAway;
 use crate::reason::Refusal;
 
 pub(crate) struct Metrics {
     pub(crate) turned_away: Counter,
+    turned_away_many: Counter,
+    turned_away_fast: Counter,
     pub(crate) accept_failures: Counter,
     pub(crate) greetings_timed_out: Counter,
     pub(crate) faulty_greetings: Counter,
@@ -18,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) sessions_ended: [Counter; Farewell::ALL.len()],
     pub(crate) sessions_expired: Counter,
     pub(crate) sessions_overflowed: Counter,
+    pub(crate) failed_logins_delayed: Counter,
+    pub(crate) topics_refused: Counter,
+    pub(crate) publishes_delayed: Counter,
     pub(crate) denied_wills: Counter,
     pub(crate) denied_publishes: Counter,
     pub(crate) denied_subscriptions: Counter,
@@ -37,6 +43,11 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        let turned_away = "rollcall_mqtt_connections_turned_away_total";
+        describe_counter!(
+            turned_away,
+            "Connections closed unread, by the limit they met"
+        );
         let refused = "rollcall_mqtt_connects_refused_total";
         describe_counter!(refused, "CONNECTs refused, by reason");
         let ended = "rollcall_mqtt_connections_ended_total";
@@ -44,10 +55,9 @@ impl Metrics {
         let dropped = "rollcall_mqtt_messages_dropped_total";
         describe_counter!(dropped, "Messages not passed on to a session, by reason");
         Self {
-            turned_away: count(
-                "connections_turned_away",
-                "Connections closed unread because there were max_connections of the listener or of all",
-            ),
+            turned_away: counter!(turned_away, "reason" => "max_connections"),
+            turned_away_many: counter!(turned_away, "reason" => "max_connections_per_address"),
+            turned_away_fast: counter!(turned_away, "reason" => "connect_rate_per_address"),
             accept_failures: count(
                 "accept_failures",
                 "Connections that could not be accepted, as when no file may be opened",
@@ -72,6 +82,18 @@ impl Metrics {
             sessions_overflowed: count(
                 "sessions_overflowed",
                 "Sessions ended because they left too much unread",
+            ),
+            failed_logins_delayed: count(
+                "failed_logins_delayed",
+                "Failed logins answered late because there were mqtt.limits.failed_logins before",
+            ),
+            topics_refused: count(
+                "topics_refused",
+                "Topic names and filters that were too long or too deep, and malformed filters",
+            ),
+            publishes_delayed: count(
+                "publishes_delayed",
+                "PUBLISHes that had to wait because their thing had published as much as it may",
             ),
             denied_wills: count("wills_denied", "Wills not published for lack of a grant"),
             denied_publishes: count("publishes_denied", "PUBLISHes denied for lack of a grant"),
@@ -103,6 +125,15 @@ impl Metrics {
             dropped_large: counter!(dropped, "reason" => "packet_too_large"),
             dropped_expired: counter!(dropped, "reason" => "expired"),
             dropped_revoked: counter!(dropped, "reason" => "revoked"),
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) const fn turned_away_for(&self, why: TurnedAway) -> &Counter {
+        match why {
+            TurnedAway::TooMany => &self.turned_away_many,
+            TurnedAway::TooFast => &self.turned_away_fast,
         }
     }
 }

@@ -9,11 +9,14 @@ pub(crate) const UNSPECIFIED: u8 = 0x80;
 pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
 pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
 pub(crate) const TOPIC_FILTER_INVALID: u8 = 0x8F;
+pub(crate) const TOPIC_NAME_INVALID: u8 = 0x90;
 pub(crate) const PACKET_ID_NOT_FOUND: u8 = 0x92;
 pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
+pub(crate) const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
 pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
 pub(crate) const SHARED_NOT_SUPPORTED: u8 = 0x9E;
+pub(crate) const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
 pub(crate) const IDENTIFIERS_NOT_SUPPORTED: u8 = 0xA1;
 
 /// Why a CONNECT is refused.
@@ -29,13 +32,17 @@ pub(crate) enum Refusal {
     AccessUnavailable,
     TooManyQuestions,
     TooManySessions,
+    /// The address waits for the answer to an earlier guess.
+    TooManyFailedLogins,
+    TooManyConnections,
+    WillTopicTooLong,
     JournalFull,
     JournalFailed,
     ShuttingDown,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Version,
         Self::BadCredentials,
         Self::BadClientId,
@@ -44,6 +51,9 @@ impl Refusal {
         Self::AccessUnavailable,
         Self::TooManyQuestions,
         Self::TooManySessions,
+        Self::TooManyFailedLogins,
+        Self::TooManyConnections,
+        Self::WillTopicTooLong,
         Self::JournalFull,
         Self::JournalFailed,
         Self::ShuttingDown,
@@ -59,7 +69,12 @@ impl Refusal {
             Self::BadAuthenticationMethod => (5, 0x8C),
             Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
             Self::TooManyQuestions => (3, 0x89),
-            Self::TooManySessions | Self::JournalFull => (3, QUOTA_EXCEEDED),
+            Self::TooManySessions | Self::TooManyConnections | Self::JournalFull => {
+                (3, QUOTA_EXCEEDED)
+            }
+            Self::TooManyFailedLogins => (3, CONNECTION_RATE_EXCEEDED),
+            // 3.1.1 has no word for it: "not authorized" at least tells the client not to try again.
+            Self::WillTopicTooLong => (5, TOPIC_NAME_INVALID),
         }
     }
 
@@ -74,6 +89,9 @@ impl Refusal {
             Self::AccessUnavailable => "access_unavailable",
             Self::TooManyQuestions => "too_many_questions",
             Self::TooManySessions => "too_many_sessions",
+            Self::TooManyFailedLogins => "too_many_failed_logins",
+            Self::TooManyConnections => "too_many_connections",
+            Self::WillTopicTooLong => "will_topic_too_long",
             Self::JournalFull => "journal_full",
             Self::JournalFailed => "journal_failed",
             Self::ShuttingDown => "shutting_down",
@@ -91,6 +109,9 @@ impl Refusal {
             Self::AccessUnavailable => "cannot reach the things service",
             Self::TooManyQuestions => "too many logins at one time",
             Self::TooManySessions => "too many sessions",
+            Self::TooManyFailedLogins => "too many failed logins: wait a moment",
+            Self::TooManyConnections => "the thing has too many connections",
+            Self::WillTopicTooLong => "the topic of the will is too long or has too many levels",
             Self::JournalFull => "the event journal is full",
             Self::JournalFailed => "the event journal cannot be written",
             Self::ShuttingDown => "shutting down",
@@ -115,6 +136,7 @@ pub(crate) const fn disconnect(farewell: Farewell) -> u8 {
         Farewell::TakenOver => 0x8E,
         Farewell::ProtocolError => PROTOCOL_ERROR,
         Farewell::TooSlow => QUOTA_EXCEEDED,
+        Farewell::RateExceeded => MESSAGE_RATE_TOO_HIGH,
         Farewell::Revoked => NOT_AUTHORIZED,
         Farewell::ServerShutdown | Farewell::InstanceFailed => 0x8B,
         // Administrative action.

@@ -67,8 +67,14 @@ impl Worker {
             shared.metrics.turned_away.increment(1);
             return;
         }
+        let Ok(seat) = self.seat(peer, listener) else {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            here.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         here.open.increment(1.0);
         let token = self.add(transport, peer, listener);
+        self.connections[token].seat = seat;
         self.read(token);
         self.register(token);
     }
@@ -78,11 +84,13 @@ impl Worker {
             transport,
             peer,
             listener,
+            seat,
             input,
         } = guest;
         let token = self.add(transport, peer, listener);
         let connection = &mut self.connections[token];
         connection.settled = true;
+        connection.seat = seat;
         connection.input = input;
         self.resume(token);
         self.register(token);
@@ -128,12 +136,14 @@ impl Worker {
             transport,
             peer,
             listener,
+            seat,
             ..
         } = connection;
         self.shared.inboxes[home].post(Mail::Guest(Box::new(Guest {
             transport,
             peer,
             listener,
+            seat,
             input: input.to_vec(),
         })));
     }

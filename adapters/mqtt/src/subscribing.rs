@@ -66,6 +66,9 @@ impl Worker {
                 Decision::Refused(code) => *code,
                 Decision::Open => unreachable!("invariant: nothing is open"),
             };
+            if code == reason::TOPIC_FILTER_INVALID {
+                self.shared.metrics.topics_refused.increment(1);
+            }
             // 3.1.1 has one code for every failure [MQTT-3.9.3-2].
             let failed = code >= reason::UNSPECIFIED;
             codes.push(if failed && protocol != Protocol::Mqtt5 {
@@ -87,6 +90,9 @@ impl Worker {
     }
 
     fn decide_filter(&mut self, token: usize, slot: usize, filter: &str) -> Result<Decision, Flow> {
+        if !self.shared.config.limits.admit_topic(filter) {
+            return Ok(Decision::Refused(reason::TOPIC_FILTER_INVALID));
+        }
         if filter.starts_with("$share/") {
             return Ok(Decision::Refused(reason::SHARED_NOT_SUPPORTED));
         }

@@ -340,6 +340,7 @@ impl Worker {
     fn on_timer(&mut self, token: usize) {
         let connection = &mut self.connections[token];
         match connection.stage {
+            Stage::Greeting if connection.sentence.is_some() => self.pronounce(token),
             Stage::Greeting => {
                 self.shared.metrics.greetings_timed_out.increment(1);
                 self.remove(token);

@@ -184,6 +184,7 @@ pub(super) mod tests {
             Farewell::ServerShutdown,
             Farewell::InstanceFailed,
             Farewell::Kicked,
+            Farewell::RateExceeded,
         ];
         assert_eq!(Farewell::ALL[..numbers.len()], numbers);
         for (place, farewell) in Farewell::ALL.into_iter().enumerate() {
