@@ -8,6 +8,7 @@ pub mod event;
 pub mod identity;
 pub mod ports;
 pub mod presence;
+pub mod sessions;
 pub mod things;
 pub mod topic;
 pub mod users;

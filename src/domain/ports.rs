@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::event::{Entry, Stream};
 
 pub use crate::presence::{PresenceLog, Roll};
+pub use crate::sessions::SessionStore;
 
 /// A durable, ordered log of events that one producer writes and the relay drains.
 ///

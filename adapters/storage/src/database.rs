@@ -31,9 +31,9 @@ impl Database {
     /// The file cannot be made or is none of ours, or another process has it.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(Lock::take(path)?);
-        let failed = |source| OpenError::Open {
+        let failed = |source: sqlx::Error| OpenError::Open {
             path: path.into(),
-            source,
+            source: boxed(source),
         };
         let options = options(path, SqliteSynchronous::Full);
         let writer = SqlitePoolOptions::new()

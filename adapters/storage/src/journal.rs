@@ -122,9 +122,9 @@ impl Journal {
         extended: bool,
     ) -> Result<Arc<Self>, OpenError> {
         let lock = Lock::take(path)?;
-        let failed = |source| OpenError::Open {
+        let failed = |source: sqlx::Error| OpenError::Open {
             path: path.into(),
-            source,
+            source: boxed(source),
         };
         let options = options(
             path,

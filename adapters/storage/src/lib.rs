@@ -1,4 +1,5 @@
-//! Embedded storage: the journal of presence, and the data and events of the services, in SQLite.
+//! Embedded storage, in SQLite: the journal of presence, sessions and messages that are kept, and the data and
+//! events of the services.
 //!
 //! Each file belongs to one process at a time ([`lock`]).
 
@@ -6,6 +7,7 @@ pub mod database;
 mod events;
 pub mod journal;
 mod lock;
+pub mod sessions;
 mod things;
 mod users;
 
@@ -29,7 +31,7 @@ pub enum OpenError {
     Open {
         path: PathBuf,
         #[source]
-        source: sqlx::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("{path} is damaged: restore it from a backup, or move it away to begin anew")]
     Damaged {
