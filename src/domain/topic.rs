@@ -81,6 +81,54 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
+/// What a SUBSCRIBE names: topics, for itself or shared out among all who name the same: `$share/{name}/{topics}`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscriptionFilter<'a> {
+    text: &'a str,
+    /// The name that the members of a group have in common.
+    share: Option<&'a str>,
+    topics: TopicFilter<'a>,
+}
+
+impl<'a> SubscriptionFilter<'a> {
+    /// A name has at least one character and no `/`, `+` or `#`; a filter follows it [MQTT5-4.8.2-1], [MQTT5-4.8.2-2].
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (share, topics) = match text.strip_prefix("$share/") {
+            None => (None, text),
+            Some(rest) => {
+                let (name, topics) = rest.split_once('/')?;
+                if name.is_empty() || name.contains(['+', '#']) {
+                    return None;
+                }
+                (Some(name), topics)
+            }
+        };
+        let topics = TopicFilter::parse(topics)?;
+        Some(Self {
+            text,
+            share,
+            topics,
+        })
+    }
+
+    /// As it was sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'a str {
+        self.text
+    }
+
+    #[must_use]
+    pub const fn share(self) -> Option<&'a str> {
+        self.share
+    }
+
+    #[must_use]
+    pub const fn topics(self) -> TopicFilter<'a> {
+        self.topics
+    }
+}
+
 /// `^/?channels/([\w-]+)/messages(/[^?]*)?(\?.*)?$`, the grammar that all clients of the platform use.
 /// A channel id that is no UUID names no channel that exists, so it is refused like any other stranger.
 fn channel(topic: &str) -> Option<ChannelId> {
@@ -155,6 +203,28 @@ mod tests {
             let (filter, topic) = (TopicFilter::parse(filter), TopicName::parse(topic));
             let (filter, topic) = (filter.expect("filter"), topic.expect("topic"));
             assert_eq!(filter.matches(topic), expected, "{filter:?} {topic:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_has_a_name_and_topics() {
+        for (text, found) in [
+            ("a/b", Some((None, "a/b"))),
+            ("$share/g/a/+/#", Some((Some("g"), "a/+/#"))),
+            ("$share/g//", Some((Some("g"), "/"))),
+            ("$share", Some((None, "$share"))),
+            ("$sharex/g/a", Some((None, "$sharex/g/a"))),
+            ("$share/", None),
+            ("$share/g", None),
+            ("$share/g/", None),
+            ("$share//a", None),
+            ("$share/+/a", None),
+            ("$share/g#/a", None),
+            ("$share/g/a#", None),
+        ] {
+            let parsed = SubscriptionFilter::parse(text);
+            let parsed = parsed.map(|it| (it.share(), it.topics().as_str()));
+            assert_eq!(parsed, found, "{text:?}");
         }
     }
 

@@ -425,7 +425,7 @@ pub(crate) fn publish(
     packet(0x30 | qos << 1 | u8::from(retain), &body)
 }
 
-fn message(packet: &Packet, five: bool) -> Message {
+pub(crate) fn message(packet: &Packet, five: bool) -> Message {
     let mut rest = &packet.body[..];
     let len = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
     let topic = String::from_utf8(rest[2..2 + len].to_vec()).expect("text");

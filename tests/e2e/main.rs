@@ -1,11 +1,13 @@
 //! The whole program, run as its users run it: the real binary, real sockets, a real Redis.
 
+mod aliases;
 mod client;
 mod clients;
 mod conformance;
 mod connect;
 mod faults;
 mod following;
+mod identifiers;
 mod journal;
 mod kick;
 mod limits;
@@ -22,6 +24,7 @@ mod relay;
 mod revocation;
 mod script;
 mod sessions;
+mod sharing;
 mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use rollcall_domain::access::{Authenticated, Credentials, Verdict};
 use rollcall_domain::identity::{Secret, SessionId, ThingId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
-use rollcall_domain::topic::{TopicFilter, TopicName};
+use rollcall_domain::topic::TopicName;
 
+use crate::aliases::Aliases;
 use crate::codec::{self, ConnackProperties, OutgoingPublish};
 use crate::config::AccessMode;
 use crate::connection::{Stage, Will};
@@ -424,7 +425,6 @@ impl Worker {
             Protocol::Mqtt31 | Protocol::Mqtt311 => self.shared.expiry(u32::MAX),
             Protocol::Mqtt5 => self.shared.expiry(connect.properties.session_expiry),
         };
-        let me = self.session_ref(slot);
         let session = &mut self.sessions[slot];
         let present = session.resumable;
         session.claim = None;
@@ -438,13 +438,14 @@ impl Worker {
             .window
             .resume(receive_maximum.min(self.shared.config.max_inflight));
         if session.protocol.replace(connect.protocol) != Some(connect.protocol) {
-            for (filter, terms) in &mut session.subscriptions {
+            let mut subscriptions = std::mem::take(&mut session.subscriptions);
+            for (filter, terms) in &mut subscriptions {
                 terms.protocol = connect.protocol;
-                if let Some(filter) = TopicFilter::parse(filter) {
-                    self.shared.router.subscribe(filter, me, *terms);
-                }
+                self.route_to(slot, filter, *terms);
             }
+            self.sessions[slot].subscriptions = subscriptions;
         }
+        self.set_availability(slot);
         present
     }
 
@@ -452,6 +453,9 @@ impl Worker {
         let connection = &mut self.connections[token];
         connection.stage = Stage::Live;
         connection.protocol = Some(connect.protocol);
+        let aliases = connect.properties.topic_alias_maximum;
+        let aliases = aliases.min(self.shared.config.max_topic_alias_out);
+        connection.outgoing_aliases = (aliases > 0).then(|| Box::new(Aliases::new(aliases)));
         connection.heard = self.tick;
         if connect.keep_alive == 0 {
             connection.patience = 0;
@@ -478,8 +482,6 @@ impl Worker {
             maximum_packet_size: Some(self.limit(&self.connections[token])),
             assigned_client_id: connect.client_id.is_empty().then_some(&*key.client_id),
             topic_alias_maximum: Some(config.max_topic_alias),
-            subscription_identifiers_available: Some(false),
-            shared_available: Some(false),
             ..ConnackProperties::default()
         };
         let protocol = connect.protocol;

@@ -10,7 +10,8 @@ mod write;
 
 pub use fault::{Fault, refusal};
 pub use read::{decode, frame_len};
+pub(crate) use wire::{put_variable, variable, variable_len};
 pub use write::{
     ConnackProperties, OutgoingPublish, ack, connack, disconnect, pingresp, publish, suback,
-    unsuback,
+    subscription_identifier, topic_alias, unsuback,
 };

@@ -39,6 +39,8 @@ pub struct Config {
     pub max_inflight: u16,
     /// Topic aliases a client may set up.
     pub max_topic_alias: u16,
+    /// Topic aliases set up toward a client that takes them; 0 is none.
+    pub max_topic_alias_out: u16,
     /// Subscriptions of a session.
     pub max_subscriptions: usize,
     /// What a session may leave unread: sent but not taken, and queued behind the window.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rollcall_domain::presence::{self, Peer, Protocol};
 
+use crate::aliases::Aliases;
 use crate::gate::Answered;
 use crate::limits::addresses::Seat;
 use crate::limits::things::Member;
-use crate::message::Message;
+use crate::message::{self, Alias, Envelope, Message};
 use crate::outbox::Outbox;
 use crate::principal::Grant;
 use crate::reason::Refusal;
@@ -67,6 +68,10 @@ pub(crate) struct Connection {
     pub(crate) max_packet: u32,
     /// Topics by alias, the first one at 0.
     pub(crate) aliases: Vec<Option<Arc<str>>>,
+    /// What the client is told, if it takes aliases.
+    pub(crate) outgoing_aliases: Option<Box<Aliases>>,
+    /// Its session is a member of groups, which look at what it leaves unread.
+    pub(crate) shares: bool,
     pub(crate) memo: Option<Box<Memo>>,
     /// Its place among the connections of its address, if those are counted.
     pub(crate) seat: Option<Seat>,
@@ -130,11 +135,24 @@ impl Connection {
             will: None,
             max_packet: u32::MAX,
             aliases: Vec::new(),
+            outgoing_aliases: None,
+            shares: false,
             memo: None,
             seat: None,
             member: None,
             sentence: None,
         }
+    }
+
+    /// How the topic of the next packet goes, which is `frame` in `envelope`.
+    pub(crate) fn choose_alias(&mut self, frame: &[u8], envelope: Envelope<'_>) -> Option<Alias> {
+        let aliases = self.outgoing_aliases.as_mut()?;
+        let envelope = Envelope {
+            alias: Some(Alias::New(1)),
+            ..envelope
+        };
+        let may_grow = message::fits(frame, &envelope, self.max_packet);
+        aliases.choose(message::topic(frame), may_grow)
     }
 
     /// Whether its packets may be looked at now.

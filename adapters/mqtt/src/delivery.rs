@@ -1,29 +1,37 @@
 //! Messages on their way to subscribers: encoded once per protocol version, and handed over in batches.
 
+use std::slice;
 use std::sync::Arc;
 
 use rollcall_domain::presence::Protocol;
 
-use crate::message::{self, Envelope, Message};
+use crate::groups::Member;
+use crate::message::{self, Envelope, Message, Parts};
 use crate::outbox::{SHARED, Segment, Source};
 use crate::packet::QoS;
 use crate::router::{Receiver, Route, SessionRef};
 use crate::window::{Flight, Queued};
 use crate::worker::Worker;
 
-/// Payloads from this size on are not copied behind a packet identifier, but written from where they are.
+/// Payloads from this size on are not copied behind a head of their own, but written from where they are.
 const SPLIT_BYTES: usize = 512;
 
-/// A message for the receivers of a route.
+/// A message for the receivers of a route, or for the one that was chosen of a group.
 #[derive(Clone, Debug)]
 pub(crate) struct Parcel {
-    pub(crate) route: Arc<Route>,
+    pub(crate) to: Recipients,
     /// The QoS 0 packet for each protocol version; empty if nobody needs it.
     frames: [Segment; 2],
     qos: QoS,
     retain: bool,
     /// Who published it, for subscriptions that are not to hear from themselves.
     from: Option<SessionRef>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Recipients {
+    All(Arc<Route>),
+    One(Arc<Member>),
 }
 
 /// How a message was published.
@@ -52,31 +60,70 @@ impl Worker {
         origin: Origin,
         write: impl Fn(&mut Vec<u8>, Protocol),
     ) {
+        let chosen = match route.groups.is_empty() {
+            true => Vec::new(),
+            false => self.choose(&route.groups, origin.qos),
+        };
+        let mut needed = [route.mqtt311, route.mqtt5];
+        for member in &chosen {
+            needed[index(member.receiver.terms.protocol)] = true;
+        }
         let mut frame = |needed: bool, protocol| match needed {
             true => self.turn.write(SHARED, |out| write(out, protocol)),
             false => Segment::EMPTY,
         };
         let frames = [
-            frame(route.mqtt311, Protocol::Mqtt311),
-            frame(route.mqtt5, Protocol::Mqtt5),
+            frame(needed[0], Protocol::Mqtt311),
+            frame(needed[1], Protocol::Mqtt5),
         ];
         let Origin { qos, retain, from } = origin;
         let parcel = Parcel {
-            route: Arc::clone(route),
+            to: Recipients::All(Arc::clone(route)),
             frames,
             qos,
             retain,
             from,
         };
         for (worker, receivers) in route.receivers.iter().enumerate() {
-            if receivers.is_empty() {
-                continue;
+            if !receivers.is_empty() {
+                self.pass(worker, &parcel);
             }
-            if worker == usize::from(self.id) {
-                self.deliver(&parcel);
-            } else {
-                self.crossings[worker].push(parcel.clone());
-            }
+        }
+        for member in chosen {
+            let worker = member.receiver.session.worker.into();
+            let to = Recipients::One(member);
+            let parcel = Parcel {
+                to,
+                ..parcel.clone()
+            };
+            self.pass(worker, &parcel);
+        }
+    }
+
+    /// Sends a kept message to a member that was chosen for it, on another worker.
+    pub(crate) fn send_across(&mut self, member: &Arc<Member>, message: &Message) {
+        let protocol = member.receiver.terms.protocol;
+        let now = self.now;
+        let frame = self.turn.write(SHARED, |out| {
+            out.extend_from_slice(&message.frame(protocol, now));
+        });
+        let mut frames = [Segment::EMPTY; 2];
+        frames[index(protocol)] = frame;
+        let parcel = Parcel {
+            to: Recipients::One(Arc::clone(member)),
+            frames,
+            qos: message.qos,
+            retain: message.retain,
+            from: None,
+        };
+        self.pass(member.receiver.session.worker.into(), &parcel);
+    }
+
+    fn pass(&mut self, worker: usize, parcel: &Parcel) {
+        if worker == usize::from(self.id) {
+            self.deliver(parcel);
+        } else {
+            self.crossings[worker].push(parcel.clone());
         }
     }
 
@@ -97,46 +144,86 @@ impl Worker {
 
     /// Delivers to the receivers that live here.
     fn deliver(&mut self, parcel: &Parcel) {
-        let mut keeping = Keeping::default();
-        for receiver in &parcel.route.receivers[usize::from(self.id)] {
-            let Receiver { session: to, terms } = receiver;
-            let slot = to.slot as usize;
-            let Some(session) = self.sessions.get(slot) else {
-                continue;
-            };
-            if session.generation != to.generation
-                || session.overflowed
-                || (terms.no_local && parcel.from == Some(*to))
-            {
-                continue;
-            }
-            let frame = parcel.frames[index(terms.protocol)];
-            let qos = parcel.qos.min(terms.qos);
-            let retain = parcel.retain && terms.retain_as_published;
-            if qos == QoS::AtMostOnce {
-                if let Some(token) = session.connection {
-                    self.send_once(token, frame, terms.protocol, retain);
+        let receivers = match &parcel.to {
+            Recipients::All(route) => &route.receivers[usize::from(self.id)][..],
+            Recipients::One(member) => {
+                if !self.is_served(member, parcel.qos) {
+                    let message = Arc::new(self.keep(parcel, member.receiver.terms.protocol));
+                    return self.take_in(member, &message);
                 }
-            } else {
-                self.deliver_surely(
-                    slot,
-                    frame,
-                    terms.protocol,
-                    qos,
-                    retain,
-                    parcel,
-                    &mut keeping,
-                );
+                slice::from_ref(&member.receiver)
             }
+        };
+        let mut keeping = Keeping::default();
+        for receiver in receivers {
+            self.deliver_to(receiver, parcel, &mut keeping);
         }
+    }
+
+    #[inline]
+    fn deliver_to(&mut self, receiver: &Receiver, parcel: &Parcel, keeping: &mut Keeping) {
+        let to = receiver.session;
+        let Some(session) = self.sessions.get(to.slot as usize) else {
+            return;
+        };
+        if session.generation != to.generation || session.overflowed {
+            return;
+        }
+        let mut receiver = receiver;
+        if receiver.terms.no_local && parcel.from == Some(to) {
+            let own = receiver.via.as_ref().and_then(|via| via.own.as_ref());
+            let Some(own) = own else {
+                return;
+            };
+            receiver = own;
+        }
+        let terms = receiver.terms;
+        let qos = parcel.qos.min(terms.qos);
+        let retain = parcel.retain && terms.retain_as_published;
+        if session.protocol != Some(terms.protocol) {
+            // It came back with another version while the message was on its way.
+            let message = Arc::new(self.keep(parcel, terms.protocol));
+            let via = receiver.via.clone();
+            let queued = Queued {
+                message,
+                qos,
+                retain,
+                via,
+            };
+            return self.send_message(to.slot as usize, queued);
+        }
+        if qos == QoS::AtMostOnce {
+            if let Some(token) = session.connection {
+                let frame = parcel.frames[index(terms.protocol)];
+                self.send_once(token, frame, receiver, retain);
+            }
+        } else {
+            self.deliver_surely(receiver, parcel, qos, retain, keeping);
+        }
+    }
+
+    fn keep(&self, parcel: &Parcel, protocol: Protocol) -> Message {
+        let bytes = self.turn.bytes(parcel.frames[index(protocol)]);
+        Message::keep(bytes, protocol, parcel.qos, parcel.retain, self.now)
     }
 
     /// Sends a QoS 0 message, or drops and counts it if the client has too much unread.
     #[inline]
-    fn send_once(&mut self, token: usize, frame: Segment, protocol: Protocol, retain: bool) {
+    fn send_once(&mut self, token: usize, frame: Segment, receiver: &Receiver, retain: bool) {
         let connection = &mut self.connections[token];
         if connection.outbox.len() + frame.len as usize > self.shared.session_queue_bytes {
             self.tally.dropped_full += 1;
+            return;
+        }
+        if retain || receiver.via.is_some() || connection.outgoing_aliases.is_some() {
+            let envelope = Envelope {
+                retain,
+                properties: receiver.identifiers(),
+                ..Envelope::plain(receiver.terms.protocol)
+            };
+            if self.fits(token, frame, &envelope) {
+                self.push_addressed(token, frame, envelope);
+            }
             return;
         }
         if frame.len > connection.max_packet {
@@ -145,21 +232,6 @@ impl Worker {
             return;
         }
         self.tally.sent += 1;
-        let frame = match retain {
-            false => frame,
-            true => {
-                let qos = QoS::AtMostOnce;
-                let envelope = Envelope {
-                    protocol,
-                    qos,
-                    dup: false,
-                    retain,
-                    packet_id: None,
-                };
-                self.turn
-                    .rewrite(frame, |frame, out| message::address(frame, out, envelope))
-            }
-        };
         if connection.outbox.is_stale() {
             self.dirty.push(token);
         }
@@ -167,93 +239,99 @@ impl Worker {
     }
 
     /// Sends a QoS 1 or 2 message, or queues it: it is kept until the client has it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what differs between receivers of one parcel"
-    )]
     fn deliver_surely(
         &mut self,
-        slot: usize,
-        frame: Segment,
-        protocol: Protocol,
+        receiver: &Receiver,
+        parcel: &Parcel,
         qos: QoS,
         retain: bool,
-        parcel: &Parcel,
         keeping: &mut Keeping,
     ) {
-        let session = &mut self.sessions[slot];
+        let slot = receiver.session.slot as usize;
+        let protocol = receiver.terms.protocol;
+        let frame = parcel.frames[index(protocol)];
+        let session = &self.sessions[slot];
         if session.connection.is_none() && !session.keeps(qos) {
             return;
         }
-        let kept = &mut keeping[index(protocol)];
-        let (turn, now) = (&self.turn, self.now);
-        let mut keep = || {
-            Arc::clone(kept.get_or_insert_with(|| {
-                let bytes = turn.bytes(frame);
-                Arc::new(Message::keep(
-                    bytes,
-                    protocol,
-                    parcel.qos,
-                    parcel.retain,
-                    now,
-                ))
-            }))
+        let mut kept = || {
+            let kept = &mut keeping[index(protocol)];
+            Arc::clone(kept.get_or_insert_with(|| Arc::new(self.keep(parcel, protocol))))
         };
         let Some(token) = session.connection.filter(|_| session.window.is_open()) else {
             let queued = Queued {
-                message: keep(),
+                message: kept(),
                 qos,
                 retain,
+                via: receiver.via.clone(),
             };
             return self.enqueue(slot, queued);
         };
-        let connection = &mut self.connections[token];
-        if frame.len.saturating_add(2) > connection.max_packet {
-            self.tally.dropped_large += 1;
+        let message = (session.may_resume() || receiver.is_shared()).then(kept);
+        let mut envelope = Envelope {
+            qos,
+            retain,
+            // Not known yet; any is as long.
+            packet_id: Some(1),
+            properties: receiver.identifiers(),
+            ..Envelope::plain(protocol)
+        };
+        if !self.fits(token, frame, &envelope) {
             return;
         }
-        let unread = connection.outbox.len() + frame.len as usize;
+        let unread = self.connections[token].outbox.len() + frame.len as usize;
         if unread > self.shared.session_queue_bytes {
             return self.overflow(slot);
         }
-        let message = session.may_resume().then(keep);
-        let packet_id = Some(session.window.send(Flight {
+        envelope.packet_id = Some(self.sessions[slot].window.send(Flight {
             qos,
             retain,
             released: false,
             sent: true,
             message,
+            via: receiver.via.clone(),
         }));
-        let envelope = Envelope {
-            protocol,
-            qos,
-            dup: false,
-            retain,
-            packet_id,
-        };
-        self.tally.sent += 1;
+        self.push_addressed(token, frame, envelope);
+        self.tell_room(slot);
+    }
+
+    /// Whether the client takes a packet this large; one that it does not take counts as if it had been
+    /// sent [MQTT5-3.1.2-25].
+    fn fits(&mut self, token: usize, frame: Segment, envelope: &Envelope<'_>) -> bool {
+        let max = self.connections[token].max_packet;
+        let fits = message::fits(self.turn.bytes(frame), envelope, max);
+        self.tally.dropped_large += u64::from(!fits);
+        fits
+    }
+
+    /// Notes `frame` for a client, in an envelope of its own.
+    fn push_addressed(&mut self, token: usize, frame: Segment, mut envelope: Envelope<'_>) {
+        let connection = &mut self.connections[token];
         if connection.outbox.is_stale() {
             self.dirty.push(token);
         }
-        let (head, payload) = message::split(self.turn.bytes(frame));
-        let (head, payload) = (head.len() as u32, payload.len() as u32);
-        if (payload as usize) < SPLIT_BYTES {
-            let packet = self
-                .turn
-                .rewrite(frame, |frame, out| message::address(frame, out, envelope));
-            connection.outbox.push(packet, &mut self.turn);
-        } else {
-            let front = Segment { len: head, ..frame };
-            let rest = Segment {
-                start: frame.start + head,
-                len: payload,
-                ..frame
-            };
-            let front = self.turn.rewrite(front, |front, out| {
-                message::address_head(front, payload as usize, out, envelope);
+        self.tally.sent += 1;
+        let bytes = self.turn.bytes(frame);
+        envelope.alias = connection.choose_alias(bytes, envelope);
+        let parts = Parts::of(bytes, &envelope);
+        let head = parts.rest as u32;
+        if ((frame.len - head) as usize) < SPLIT_BYTES {
+            let packet = self.turn.rewrite(frame, |frame, out| {
+                message::address(frame, out, &envelope);
             });
-            connection.outbox.push(front, &mut self.turn);
-            connection.outbox.push(rest, &mut self.turn);
+            connection.outbox.push(packet, &mut self.turn);
+            return;
         }
+        let front = Segment { len: head, ..frame };
+        let rest = Segment {
+            start: frame.start + head,
+            len: frame.len - head,
+            ..frame
+        };
+        let front = self.turn.rewrite(front, |front, out| {
+            parts.write_head(front, frame.len as usize, out, &envelope);
+        });
+        connection.outbox.push(front, &mut self.turn);
+        connection.outbox.push(rest, &mut self.turn);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
-use rollcall_domain::topic::{TopicFilter, TopicName};
+use rollcall_domain::topic::{SubscriptionFilter, TopicName};
 
 use crate::codec::{self, ConnackProperties, Fault};
 use crate::connection::{Stage, Will};
@@ -91,6 +91,8 @@ impl Worker {
         }
         session.connection = None;
         session.departures = session.departures.wrapping_add(1);
+        self.set_availability(slot);
+        let session = &self.sessions[slot];
         let (generation, departures) = (session.generation, session.departures);
         let expiry = match session.expiry {
             // A session that missed messages must not look as if it had not.
@@ -122,6 +124,10 @@ impl Worker {
         if expiry.is_zero() {
             self.remove_session(slot);
         } else {
+            // When everybody leaves, everything stays where it is.
+            if !self.stopping {
+                self.share_queue(slot, None);
+            }
             let tick = self.tick.saturating_add(ticks(expiry));
             self.timers.set(
                 tick,
@@ -180,10 +186,14 @@ impl Worker {
         let me = self.session_ref(slot);
         let session = &mut self.sessions[slot];
         for (filter, _) in std::mem::take(&mut session.subscriptions) {
-            if let Some(filter) = TopicFilter::parse(&filter) {
+            if let Some(filter) = SubscriptionFilter::parse(&filter) {
                 self.shared.router.unsubscribe(filter, me);
             }
         }
+        if session.availability.is_some() {
+            self.share_rest(slot);
+        }
+        let session = &mut self.sessions[slot];
         session.window = crate::window::Window::new();
         session.received = Vec::new();
         session.resumable = false;

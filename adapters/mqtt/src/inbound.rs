@@ -9,7 +9,7 @@ use rollcall_domain::topic::TopicName;
 use crate::codec::{self, OutgoingPublish};
 use crate::connection::{Memo, Standing};
 use crate::delivery::Origin;
-use crate::message::{Envelope, Message};
+use crate::message::Message;
 use crate::packet::{AckKind, Publish, QoS};
 use crate::principal::{Deed, Finding};
 use crate::reason;
@@ -85,7 +85,7 @@ impl Worker {
         {
             return self.slow_down(token, wait);
         }
-        let Some(route) = standing else {
+        let Some(mut route) = standing else {
             return self.deny_publish(token, publish);
         };
         self.tally.received += 1;
@@ -95,6 +95,11 @@ impl Worker {
             if protocol == Protocol::Mqtt5 && publish.qos != QoS::AtMostOnce {
                 return self.answer_publish(token, publish, reason::QUOTA_EXCEEDED);
             }
+        }
+        if publish.retain && !self.shared.router.holds(&route) {
+            // Who subscribed before the message was retained has not seen it.
+            let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
+            route = self.route(name);
         }
         if !route.is_empty() {
             let from = Some(self.session_ref(slot));
@@ -129,8 +134,7 @@ impl Worker {
         {
             match memo.standing {
                 Standing::Granted(grant)
-                    if self.holds(&grant)
-                        && memo.route.version() == self.shared.router.version() =>
+                    if self.holds(&grant) && self.shared.router.holds(&memo.route) =>
                 {
                     return Ok(Some(Arc::clone(&memo.route)));
                 }
@@ -218,15 +222,7 @@ impl Worker {
             from: None,
         };
         self.dispatch(&route, origin, |out, protocol| {
-            let qos = QoS::AtMostOnce;
-            let envelope = Envelope {
-                protocol,
-                qos,
-                dup: false,
-                retain: false,
-                packet_id: None,
-            };
-            message.write(out, envelope, now);
+            out.extend_from_slice(&message.frame(protocol, now));
         });
     }
 

@@ -6,6 +6,7 @@
 //! [`delivery`] what is sent to it, [`revocation`] takes away what others say, [`departure`] sees it out.
 
 mod admission;
+mod aliases;
 pub mod codec;
 mod config;
 mod connection;
@@ -13,6 +14,7 @@ mod delivery;
 mod departure;
 mod front;
 mod gate;
+mod groups;
 mod inbound;
 mod inbox;
 mod limits;
@@ -28,6 +30,7 @@ mod retained;
 mod revocation;
 mod router;
 mod session;
+mod sharing;
 mod sockets;
 mod storm;
 mod subscribing;

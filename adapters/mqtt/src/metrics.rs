@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) sent: Counter,
     pub(crate) dropped_full: Counter,
     pub(crate) dropped_large: Counter,
+    pub(crate) dropped_unshared: Counter,
     pub(crate) dropped_expired: Counter,
     pub(crate) dropped_revoked: Counter,
 }
@@ -123,6 +124,7 @@ impl Metrics {
             sent: count("messages_sent", "PUBLISHes sent to clients"),
             dropped_full: counter!(dropped, "reason" => "queue_full"),
             dropped_large: counter!(dropped, "reason" => "packet_too_large"),
+            dropped_unshared: counter!(dropped, "reason" => "no_member"),
             dropped_expired: counter!(dropped, "reason" => "expired"),
             dropped_revoked: counter!(dropped, "reason" => "revoked"),
         }
@@ -170,6 +172,8 @@ pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) dropped_full: u64,
     pub(crate) dropped_large: u64,
+    /// No member of a group could take it.
+    pub(crate) dropped_unshared: u64,
     pub(crate) denied_publishes: u64,
 }
 
@@ -180,6 +184,7 @@ impl Tally {
             sent,
             dropped_full,
             dropped_large,
+            dropped_unshared,
             denied_publishes,
         } = std::mem::take(self);
         for (counter, count) in [
@@ -187,6 +192,7 @@ impl Tally {
             (&metrics.sent, sent),
             (&metrics.dropped_full, dropped_full),
             (&metrics.dropped_large, dropped_large),
+            (&metrics.dropped_unshared, dropped_unshared),
             (&metrics.denied_publishes, denied_publishes),
         ] {
             if count > 0 {

@@ -2,28 +2,48 @@
 
 use std::sync::Arc;
 
-use rollcall_domain::presence::Farewell;
+use rollcall_domain::presence::{Farewell, Protocol};
 
 use crate::codec;
-use crate::message::{Envelope, Message};
+use crate::message::{self, Envelope, Message};
 use crate::outbox::PERSONAL;
 use crate::packet::{Ack, AckKind, QoS};
 use crate::reason;
-use crate::router::SessionRef;
+use crate::router::{SessionRef, Via};
 use crate::window::{Acked, Flight, Queued};
 use crate::worker::{Flow, Worker};
 
 impl Worker {
+    /// Has a message wait for room in the window.
     pub(crate) fn enqueue(&mut self, slot: usize, queued: Queued) {
-        let session = &mut self.sessions[slot];
-        let window = &mut session.window;
-        let bytes = window.queued_bytes() + queued.message.len();
-        if window.queued() >= self.shared.config.session_queue_messages
-            || bytes > self.shared.session_queue_bytes
-        {
-            return self.overflow(slot);
+        if self.has_room(slot, &queued) || self.drop_expired(slot) && self.has_room(slot, &queued) {
+            self.sessions[slot].window.enqueue(queued);
+            return self.tell_room(slot);
         }
-        window.enqueue(queued);
+        match queued.group() {
+            Some(group) => self.turn_away(slot, &group, &queued.message),
+            None => self.overflow(slot),
+        }
+    }
+
+    fn has_room(&self, slot: usize, queued: &Queued) -> bool {
+        let window = &self.sessions[slot].window;
+        let bytes = window.queued_bytes() + queued.message.len();
+        window.queued() < self.shared.config.session_queue_messages
+            && bytes <= self.shared.session_queue_bytes
+    }
+
+    /// Drops what has expired while it waited, and counts it. Returns whether there was any.
+    fn drop_expired(&mut self, slot: usize) -> bool {
+        let window = &mut self.sessions[slot].window;
+        let (before, now) = (window.queued(), self.now);
+        window.retain_queued(|queued| !queued.message.is_expired(now));
+        let dropped = before - window.queued();
+        self.shared
+            .metrics
+            .dropped_expired
+            .increment(dropped as u64);
+        dropped > 0
     }
 
     /// Has a session discarded at the end of the turn, since a message for it cannot be kept: its client
@@ -47,7 +67,8 @@ impl Worker {
         }
     }
 
-    /// Sends again what was in flight when an earlier connection ended, then what has waited.
+    /// Sends again what was in flight when an earlier connection ended, then what has waited: as much as the
+    /// window has room for, oldest first [MQTT5-4.4.0-1], [MQTT5-4.6.0-1].
     pub(crate) fn catch_up(&mut self, slot: usize) {
         let Some(token) = self.sessions[slot].connection else {
             return;
@@ -61,19 +82,23 @@ impl Worker {
                 });
                 continue;
             };
-            let (message, qos, retain) = (Arc::clone(message), flight.qos, flight.retain);
+            let (message, via) = (Arc::clone(message), flight.via.clone());
             let envelope = Envelope {
-                protocol,
-                qos,
+                qos: flight.qos,
                 dup: true,
-                retain,
+                retain: flight.retain,
                 packet_id: Some(id),
+                properties: identifiers(protocol, via.as_ref()),
+                ..Envelope::plain(protocol)
             };
-            self.send_kept(token, &message, envelope);
+            if !self.send_kept(token, &message, envelope) {
+                self.sessions[slot].window.abandon(id);
+            }
         }
         while let Some(queued) = self.sessions[slot].window.dequeue() {
             self.send_queued(slot, token, queued);
         }
+        self.tell_room(slot);
     }
 
     fn send_queued(&mut self, slot: usize, token: usize, queued: Queued) {
@@ -81,6 +106,7 @@ impl Worker {
             message,
             qos,
             retain,
+            via,
         } = queued;
         if message.is_expired(self.now) {
             self.shared.metrics.dropped_expired.increment(1);
@@ -88,80 +114,73 @@ impl Worker {
         }
         let session = &mut self.sessions[slot];
         let protocol = session.protocol.expect("invariant: connected");
-        // With its packet identifier.
-        if message.frame_len() + 2 > self.connections[token].max_packet as usize {
-            self.tally.dropped_large += 1;
-            return;
-        }
-        let kept = session.may_resume().then(|| Arc::clone(&message));
-        let packet_id = Some(session.window.send(Flight {
+        let shared = via.as_ref().is_some_and(|via| via.group.is_some());
+        let kept = session.may_resume() || shared;
+        let id = session.window.send(Flight {
             qos,
             retain,
             released: false,
             sent: true,
-            message: kept,
-        }));
-        self.tally.sent += 1;
-        self.send_kept(
-            token,
-            &message,
-            Envelope {
-                protocol,
-                qos,
-                dup: false,
-                retain,
-                packet_id,
-            },
-        );
+            message: kept.then(|| Arc::clone(&message)),
+            via: via.clone(),
+        });
+        let envelope = Envelope {
+            qos,
+            retain,
+            packet_id: Some(id),
+            properties: identifiers(protocol, via.as_ref()),
+            ..Envelope::plain(protocol)
+        };
+        if self.send_kept(token, &message, envelope) {
+            self.tally.sent += 1;
+        } else {
+            self.sessions[slot].window.abandon(id);
+        }
     }
 
-    fn send_kept(&mut self, token: usize, message: &Message, envelope: Envelope) {
+    /// Returns whether the client takes a packet this large; one that it does not take counts as if it had
+    /// been sent [MQTT5-3.1.2-25].
+    fn send_kept(&mut self, token: usize, message: &Message, mut envelope: Envelope<'_>) -> bool {
         let connection = &mut self.connections[token];
+        let frame = message.frame(envelope.protocol, self.now);
+        if !message::fits(&frame, &envelope, connection.max_packet) {
+            self.tally.dropped_large += 1;
+            return false;
+        }
         if connection.outbox.is_stale() {
             self.dirty.push(token);
         }
-        let now = self.now;
-        let packet = self
-            .turn
-            .write(PERSONAL, |out| message.write(out, envelope, now));
+        envelope.alias = connection.choose_alias(&frame, envelope);
+        let packet = self.turn.write(PERSONAL, |out| {
+            message::address(&frame, out, &envelope);
+        });
         connection.outbox.push(packet, &mut self.turn);
+        true
     }
 
-    /// Sends a retained message to a new subscription.
-    pub(crate) fn send_retained(&mut self, slot: usize, message: &Arc<Message>, granted: QoS) {
-        let qos = message.qos.min(granted);
-        let session = &self.sessions[slot];
-        let Some(token) = session.connection.filter(|_| !session.overflowed) else {
-            return;
-        };
-        if qos != QoS::AtMostOnce {
-            self.enqueue(
-                slot,
-                Queued {
-                    message: Arc::clone(message),
-                    qos,
-                    retain: true,
-                },
-            );
+    /// Sends a kept message to a live session: a retained one, or one that was meant for another session.
+    pub(crate) fn send_message(&mut self, slot: usize, queued: Queued) {
+        if queued.qos != QoS::AtMostOnce {
+            self.enqueue(slot, queued);
             return self.catch_up(slot);
         }
+        let session = &self.sessions[slot];
+        let Some(token) = session.connection else {
+            return;
+        };
         let protocol = session.protocol.expect("invariant: connected");
-        let connection = &self.connections[token];
-        if connection.outbox.len() + message.len() > self.shared.session_queue_bytes {
+        let unread = self.connections[token].outbox.len() + queued.message.len();
+        if unread > self.shared.session_queue_bytes {
             self.tally.dropped_full += 1;
-        } else if message.frame_len() > connection.max_packet as usize {
-            self.tally.dropped_large += 1;
-        } else {
+            return;
+        }
+        let envelope = Envelope {
+            retain: queued.retain,
+            properties: identifiers(protocol, queued.via.as_ref()),
+            ..Envelope::plain(protocol)
+        };
+        if self.send_kept(token, &queued.message, envelope) {
             self.tally.sent += 1;
-            let retain = true;
-            let envelope = Envelope {
-                protocol,
-                qos,
-                dup: false,
-                retain,
-                packet_id: None,
-            };
-            self.send_kept(token, message, envelope);
         }
     }
 
@@ -191,7 +210,10 @@ impl Worker {
             .window
             .acknowledge(ack.kind, id, ack.reason >= reason::UNSPECIFIED)
         {
-            Acked::Done if session.window.is_behind() => self.catch_up(slot),
+            Acked::Done if session.window.is_behind() => {
+                self.catch_up(slot);
+                self.relieve(slot);
+            }
             Acked::Done => {}
             Acked::Release => {
                 self.reply(token, |out| {
@@ -207,6 +229,14 @@ impl Worker {
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}
         }
+        self.tell_room(slot);
         Flow::Next
+    }
+}
+
+fn identifiers(protocol: Protocol, via: Option<&Arc<Via>>) -> &[u8] {
+    match (protocol, via) {
+        (Protocol::Mqtt5, Some(via)) => &via.identifiers,
+        _ => &[],
     }
 }

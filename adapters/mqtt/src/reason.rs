@@ -15,9 +15,7 @@ pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub(crate) const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
 pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
-pub(crate) const SHARED_NOT_SUPPORTED: u8 = 0x9E;
 pub(crate) const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
-pub(crate) const IDENTIFIERS_NOT_SUPPORTED: u8 = 0xA1;
 
 /// Why a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use rollcall_domain::access::{Action, AuthorityError, Credentials, Revoked, Verd
 use rollcall_domain::identity::{ChannelId, ThingId};
 use rollcall_domain::presence::{Farewell, Kick, Kicked, Whom};
 use rollcall_domain::things::Actions;
-use rollcall_domain::topic::{TopicFilter, TopicName};
+use rollcall_domain::topic::{SubscriptionFilter, TopicName};
 
 use crate::connection::Standing;
 use crate::gate::{Answered, Asker, Question};
@@ -248,9 +248,11 @@ impl Worker {
         if left.read {
             return;
         }
+        let had_some = self.drop_subscriptions(slot, channel);
         let dropped = self.sessions[slot].window.forget(there);
         self.shared.metrics.dropped_revoked.increment(dropped);
-        if !self.drop_subscriptions(slot, channel) {
+        self.tell_room(slot);
+        if !had_some {
             return;
         }
         // A client that has nothing to wait for is told so, unless it is here to publish.
@@ -268,16 +270,13 @@ impl Worker {
 
     /// Returns whether there were any.
     fn drop_subscriptions(&mut self, slot: usize, channel: ChannelId) -> bool {
-        let me = self.session_ref(slot);
         let session = &mut self.sessions[slot];
         let gone = session
             .subscriptions
             .extract_if(.., |(filter, _)| channel_of_filter(filter) == Some(channel));
         let gone: Vec<_> = gone.collect();
         for (filter, _) in &gone {
-            if let Some(filter) = TopicFilter::parse(filter) {
-                self.shared.router.unsubscribe(filter, me);
-            }
+            self.unroute(slot, filter);
         }
         let count = gone.len() as u64;
         self.shared.metrics.subscriptions_revoked.increment(count);
@@ -343,12 +342,7 @@ impl Worker {
 
 /// The channel that a subscription looks into, alone or shared.
 fn channel_of_filter(filter: &str) -> Option<ChannelId> {
-    let shared = filter.strip_prefix("$share/");
-    let filter = match shared.and_then(|rest| rest.split_once('/')) {
-        Some((_, filter)) => filter,
-        None => filter,
-    };
-    TopicFilter::parse(filter).and_then(TopicFilter::channel)
+    SubscriptionFilter::parse(filter)?.topics().channel()
 }
 
 fn channel_of(message: &Message) -> Option<ChannelId> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rollcall_domain::identity::ThingId;
 use rollcall_domain::presence::Protocol;
 
+use crate::groups::Availability;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::principal::Principal;
@@ -58,6 +59,8 @@ pub(crate) struct Session {
     /// Identifiers of QoS 2 messages that came and are not released yet.
     pub(crate) received: Vec<u16>,
     pub(crate) testament: Option<Testament>,
+    /// For those who choose members of its groups, once it has been in one.
+    pub(crate) availability: Option<Arc<Availability>>,
     /// More was to be queued than may be: the session is about to be discarded.
     pub(crate) overflowed: bool,
 }
@@ -78,6 +81,7 @@ impl Session {
             window: Window::new(),
             received: Vec::new(),
             testament: None,
+            availability: None,
             overflowed: false,
         }
     }

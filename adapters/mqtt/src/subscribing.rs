@@ -1,16 +1,16 @@
 //! SUBSCRIBE and UNSUBSCRIBE: every filter is decided on by itself, and all in one answer.
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
 
 use rollcall_domain::presence::Protocol;
-use rollcall_domain::topic::TopicFilter;
+use rollcall_domain::topic::SubscriptionFilter;
 
 use crate::codec;
-use crate::message::Message;
-use crate::packet::{QoS, RetainHandling, Subscribe, Subscription, Unsubscribe};
+use crate::packet::{RetainHandling, Subscribe, Subscription, Unsubscribe};
 use crate::principal::{Deed, Finding};
 use crate::reason;
-use crate::router::Terms;
+use crate::router::{Terms, Via};
+use crate::window::Queued;
 use crate::worker::{Flow, Worker};
 
 /// Questions that one SUBSCRIBE has open at a time.
@@ -26,10 +26,6 @@ enum Decision {
 
 impl Worker {
     pub(crate) fn subscribe(&mut self, token: usize, subscribe: &Subscribe<'_>) -> Flow {
-        if subscribe.subscription_identifier.is_some() {
-            // The CONNACK said that there are none [MQTT5-3.2.2.3.12].
-            return self.violation(token, reason::IDENTIFIERS_NOT_SUPPORTED);
-        }
         let slot = self.connections[token].session.expect("invariant: live");
         let protocol = self.connections[token].protocol.expect("invariant: live");
         let mut decisions = Vec::new();
@@ -53,16 +49,26 @@ impl Worker {
         self.connections[token].answers = Vec::new();
 
         let mut codes = Vec::with_capacity(decisions.len());
-        let mut retained: Vec<(Arc<Message>, QoS)> = Vec::new();
+        let identifier = subscribe.subscription_identifier.and_then(NonZeroU32::new);
+        let mut retained = Vec::new();
         for (subscription, decision) in &decisions {
             let code = match decision {
-                Decision::Granted => match self.add_subscription(slot, protocol, subscription) {
-                    Some(new) => {
-                        self.collect_retained(subscription, new, &mut retained);
-                        subscription.qos as u8
+                Decision::Granted => {
+                    let terms = Terms {
+                        protocol,
+                        qos: subscription.qos,
+                        no_local: subscription.no_local,
+                        retain_as_published: subscription.retain_as_published,
+                        identifier,
+                    };
+                    match self.add_subscription(slot, subscription.filter, terms) {
+                        Some(new) => {
+                            self.collect_retained(subscription, new, &terms, &mut retained);
+                            subscription.qos as u8
+                        }
+                        None => reason::QUOTA_EXCEEDED,
                     }
-                    None => reason::QUOTA_EXCEEDED,
-                },
+                }
                 Decision::Refused(code) => *code,
                 Decision::Open => unreachable!("invariant: nothing is open"),
             };
@@ -83,8 +89,11 @@ impl Worker {
         }
         let id = subscribe.packet_id;
         self.reply(token, |out| codec::suback(out, protocol, id, &codes));
-        for (message, granted) in retained {
-            self.send_retained(slot, &message, granted);
+        for queued in retained {
+            if self.sessions[slot].overflowed {
+                break;
+            }
+            self.send_message(slot, queued);
         }
         Flow::Next
     }
@@ -93,14 +102,11 @@ impl Worker {
         if !self.shared.config.limits.admit_topic(filter) {
             return Ok(Decision::Refused(reason::TOPIC_FILTER_INVALID));
         }
-        if filter.starts_with("$share/") {
-            return Ok(Decision::Refused(reason::SHARED_NOT_SUPPORTED));
-        }
-        let Some(filter) = TopicFilter::parse(filter) else {
+        let Some(filter) = SubscriptionFilter::parse(filter) else {
             return Ok(Decision::Refused(reason::TOPIC_FILTER_INVALID));
         };
         let principal = &self.sessions[slot].principal;
-        match self.look_up(token, principal, Deed::Subscribe(filter)) {
+        match self.look_up(token, principal, Deed::Subscribe(filter.topics())) {
             Finding::Granted(_) => Ok(Decision::Granted),
             Finding::Denied => Ok(Decision::Refused(reason::NOT_AUTHORIZED)),
             Finding::Unavailable => Err(self.retry_later(token)),
@@ -115,56 +121,72 @@ impl Worker {
     }
 
     /// Adds or replaces a subscription; returns whether it is new, `None` if there is no room for it.
-    fn add_subscription(
-        &mut self,
-        slot: usize,
-        protocol: Protocol,
-        subscription: &Subscription<'_>,
-    ) -> Option<bool> {
-        let filter = TopicFilter::parse(subscription.filter).expect("invariant: granted");
-        let terms = Terms {
-            protocol,
-            qos: subscription.qos,
-            no_local: subscription.no_local,
-            retain_as_published: subscription.retain_as_published,
-        };
-        let me = self.session_ref(slot);
+    fn add_subscription(&mut self, slot: usize, filter: &str, terms: Terms) -> Option<bool> {
         let session = &mut self.sessions[slot];
-        let known = session.subscription(filter.as_str());
+        let known = session.subscription(filter);
         let new = known.is_none();
         if let Some(known) = known {
             *known = terms;
         } else if session.subscriptions.len() < self.shared.config.max_subscriptions {
-            session.subscriptions.push((filter.as_str().into(), terms));
+            session.subscriptions.push((filter.into(), terms));
         } else {
             return None;
         }
-        self.shared.router.subscribe(filter, me, terms);
+        self.route_to(slot, filter, terms);
         Some(new)
     }
 
+    /// Has messages come by a subscription of a session.
+    pub(crate) fn route_to(&mut self, slot: usize, filter: &str, terms: Terms) {
+        let filter = SubscriptionFilter::parse(filter).expect("invariant: granted");
+        let shared = filter.share().is_some();
+        let availability = shared.then(|| self.availability(slot));
+        let (router, me) = (&self.shared.router, self.session_ref(slot));
+        router.subscribe(filter, me, terms, availability.as_ref());
+    }
+
+    /// Has no more messages come by a subscription that a session had. What waits and came by a group goes
+    /// to other members.
+    pub(crate) fn unroute(&mut self, slot: usize, filter: &str) {
+        let me = self.session_ref(slot);
+        let filter = SubscriptionFilter::parse(filter).expect("invariant: granted");
+        self.shared.router.unsubscribe(filter, me);
+        if filter.share().is_some() {
+            self.share_queue(slot, Some(filter.as_str()));
+        }
+    }
+
+    /// Retained messages for a subscription; those in groups get none [MQTT5-4.8.2].
     fn collect_retained(
         &self,
         subscription: &Subscription<'_>,
         new: bool,
-        retained: &mut Vec<(Arc<Message>, QoS)>,
+        terms: &Terms,
+        retained: &mut Vec<Queued>,
     ) {
+        let filter = SubscriptionFilter::parse(subscription.filter).expect("invariant: granted");
         let wanted = match subscription.retain_handling {
+            _ if filter.share().is_some() => false,
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => new,
             RetainHandling::DoNotSend => false,
         };
-        if wanted {
-            let filter = TopicFilter::parse(subscription.filter).expect("invariant: granted");
-            let found = self.shared.retained.matching(filter, self.now);
-            retained.extend(found.into_iter().map(|message| (message, subscription.qos)));
+        if !wanted {
+            return;
         }
+        let via = Via::of(terms);
+        let found = self.shared.retained.matching(filter.topics(), self.now);
+        retained.extend(found.into_iter().map(|message| Queued {
+            qos: message.qos.min(terms.qos),
+            message,
+            retain: true,
+            via: via.clone(),
+        }));
     }
 
     pub(crate) fn unsubscribe(&mut self, token: usize, unsubscribe: &Unsubscribe<'_>) -> Flow {
         let slot = self.connections[token].session.expect("invariant: live");
         let protocol = self.connections[token].protocol.expect("invariant: live");
-        let me = self.session_ref(slot);
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let subscriptions = &mut self.sessions[slot].subscriptions;
@@ -174,9 +196,7 @@ impl Worker {
             codes.push(match place {
                 Some(place) => {
                     subscriptions.remove(place);
-                    if let Some(filter) = TopicFilter::parse(filter) {
-                        self.shared.router.unsubscribe(filter, me);
-                    }
+                    self.unroute(slot, filter);
                     reason::SUCCESS
                 }
                 None => reason::NO_SUBSCRIPTION_EXISTED,

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::groups::Group;
 use crate::message::Message;
 use crate::packet::{AckKind, QoS};
+use crate::router::Via;
 
 /// Packet identifiers are 1..=65,535 [MQTT5-2.2.1-3].
 const IDS: u16 = u16::MAX;
@@ -37,8 +39,9 @@ pub(crate) struct Flight {
     pub(crate) released: bool,
     /// Sent on this connection, not only on an earlier one.
     pub(crate) sent: bool,
-    /// Kept only for sessions that may resume.
+    /// Kept only if it may be sent again, to this client or to another member of a group.
     pub(crate) message: Option<Arc<Message>>,
+    pub(crate) via: Option<Arc<Via>>,
 }
 
 /// A message that waits for room in the window.
@@ -47,6 +50,14 @@ pub(crate) struct Queued {
     pub(crate) message: Arc<Message>,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
+    pub(crate) via: Option<Arc<Via>>,
+}
+
+impl Queued {
+    /// Who else could have it.
+    pub(crate) fn group(&self) -> Option<Arc<Group>> {
+        self.via.as_ref()?.group.clone()
+    }
 }
 
 /// What an acknowledgement leads to.
@@ -97,8 +108,7 @@ impl Window {
     /// Returns how many.
     pub(crate) fn forget(&mut self, is_meant: impl Fn(&Message) -> bool) -> u64 {
         let before = self.queue.len();
-        self.queue.retain(|queued| !is_meant(&queued.message));
-        self.queued_bytes = self.queue.iter().map(|it| it.message.len()).sum();
+        self.retain_queued(|queued| !is_meant(&queued.message));
         let mut dropped = (before - self.queue.len()) as u64;
         for place in &mut self.flights {
             let Some(flight) = place else { continue };
@@ -178,6 +188,35 @@ impl Window {
         Some(queued)
     }
 
+    /// Messages that can be sent before others have to wait; below 0, how many wait.
+    pub(crate) fn room(&self) -> i32 {
+        let open = i32::from(self.max) - i32::from(self.active);
+        let waiting = self.queue.len() + self.flights.len() - self.resent;
+        open - i32::try_from(waiting).unwrap_or(i32::MAX)
+    }
+
+    /// Drops what `keeps` does not keep of the queue.
+    pub(crate) fn retain_queued(&mut self, mut keeps: impl FnMut(&Queued) -> bool) {
+        let bytes = &mut self.queued_bytes;
+        self.queue.retain(|queued| {
+            let kept = keeps(queued);
+            if !kept {
+                *bytes -= queued.message.len();
+            }
+            kept
+        });
+    }
+
+    /// What is in flight, oldest first.
+    pub(crate) fn flights(&self) -> impl Iterator<Item = &Flight> {
+        self.flights.iter().flatten()
+    }
+
+    /// What waits, oldest first.
+    pub(crate) fn queue(&self) -> impl Iterator<Item = &Queued> {
+        self.queue.iter()
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -205,13 +244,24 @@ impl Window {
             }
             _ => return Acked::Unknown,
         }
+        self.finish(index);
+        Acked::Done
+    }
+
+    /// Gives a message up that cannot be sent.
+    pub(crate) fn abandon(&mut self, id: u16) {
+        self.finish(distance(self.first, id));
+    }
+
+    fn finish(&mut self, index: usize) {
+        let Some(flight) = self.flights.get_mut(index).and_then(Option::take) else {
+            return;
+        };
         self.active -= u16::from(flight.sent);
-        self.flights[index] = None;
         self.pop_done();
         if self.flights.is_empty() && self.flights.capacity() > 64 {
             self.flights = VecDeque::new();
         }
-        Acked::Done
     }
 }
 
@@ -248,6 +298,7 @@ mod tests {
             released: false,
             sent: true,
             message: Some(message(topic)),
+            via: None,
         }
     }
 
@@ -266,6 +317,7 @@ mod tests {
                 message: message(topic),
                 qos: QoS::AtLeastOnce,
                 retain: false,
+                via: None,
             });
         }
         // One is past being sent: only its release is.

@@ -18,8 +18,10 @@ use crate::codec;
 use crate::connection::{Connection, Stage};
 use crate::delivery::Parcel;
 use crate::front::Shared;
+use crate::groups::Member;
 use crate::inbox::{Inbox, Mail};
 use crate::listener::Watched;
+use crate::message::Message;
 use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::Packet;
@@ -95,6 +97,8 @@ pub(crate) struct Worker {
     pub(crate) doomed: Vec<(usize, u32, Farewell)>,
     /// Sessions that were to queue more than they may.
     pub(crate) overflowed: Vec<SessionRef>,
+    /// Messages that could not stay where they were, and the members that are to have them.
+    pub(crate) handed_over: VecDeque<(Arc<Member>, Arc<Message>)>,
     /// Messages for other workers, by worker.
     pub(crate) crossings: Vec<Vec<Parcel>>,
     /// Changes of the roll of this turn, and the connections that wait for them to be kept.
@@ -152,6 +156,7 @@ impl Worker {
             again: Vec::new(),
             doomed: Vec::new(),
             overflowed: Vec::new(),
+            handed_over: VecDeque::new(),
             crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
             changes: Vec::new(),
             arrivals: Vec::new(),
@@ -228,7 +233,12 @@ impl Worker {
         };
         if event.is_writable() {
             match connection.outbox.write_backlog(&mut connection.transport) {
-                Ok(Written::All) => self.close_if_done(token),
+                Ok(Written::All) => {
+                    if connection.shares {
+                        self.tell_reach(token);
+                    }
+                    self.close_if_done(token);
+                }
                 Ok(Written::Part) => {}
                 Err(_) => return self.end(token, Farewell::ConnectionLost),
             }
@@ -473,6 +483,7 @@ impl Worker {
         for session in std::mem::take(&mut self.overflowed) {
             self.discard(session);
         }
+        self.hand_out();
         self.append_changes();
         self.flush();
         self.tally.report(&self.shared.metrics);
@@ -506,22 +517,26 @@ impl Worker {
             let Some(connection) = self.connections.get_mut(token) else {
                 continue;
             };
-            match connection
+            let written = connection
                 .outbox
-                .flush(&mut connection.transport, &mut self.turn)
-            {
+                .flush(&mut connection.transport, &mut self.turn);
+            let (stage, generation) = (connection.stage, connection.generation);
+            if connection.shares {
+                self.tell_reach(token);
+            }
+            match written {
                 Ok(Written::All) => self.close_if_done(token),
                 // Who does not linger gets what the socket takes.
                 Ok(Written::Part) => {
-                    if connection.stage == (Stage::Closing { linger: false }) {
+                    if stage == (Stage::Closing { linger: false }) {
                         self.remove(token);
                     }
                 }
-                Err(_) => match connection.stage {
+                Err(_) => match stage {
                     Stage::Closing { .. } => self.remove(token),
                     _ => self
                         .doomed
-                        .push((token, connection.generation, Farewell::ConnectionLost)),
+                        .push((token, generation, Farewell::ConnectionLost)),
                 },
             }
         }
@@ -576,9 +591,8 @@ impl Worker {
 
     /// The route of `topic`: the remembered one if it still holds.
     pub(crate) fn route(&mut self, topic: rollcall_domain::topic::TopicName<'_>) -> Arc<Route> {
-        let version = self.shared.router.version();
         if let Some(route) = self.routes.get(topic.as_str())
-            && route.version() == version
+            && self.shared.router.holds(route)
         {
             return Arc::clone(route);
         }

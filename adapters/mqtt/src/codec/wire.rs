@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
 
 /// The variable byte integer at the front of `bytes` and how many bytes it takes; `None` if it is cut off.
 #[inline]
-pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
+pub(crate) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
     let mut value = 0;
     for (n, &byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * n);
@@ -119,7 +119,7 @@ pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
 }
 
 /// How many bytes [`put_variable`] takes for `value`.
-pub(super) const fn variable_len(value: usize) -> usize {
+pub(crate) const fn variable_len(value: usize) -> usize {
     match value {
         0..0x80 => 1,
         0x80..0x4000 => 2,
@@ -129,7 +129,7 @@ pub(super) const fn variable_len(value: usize) -> usize {
 }
 
 #[inline]
-pub(super) fn put_variable(out: &mut Vec<u8>, mut value: usize) {
+pub(crate) fn put_variable(out: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

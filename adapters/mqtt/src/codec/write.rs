@@ -76,6 +76,18 @@ pub fn publish(out: &mut Vec<u8>, protocol: Protocol, packet: &OutgoingPublish<'
     out.extend_from_slice(payload);
 }
 
+/// The property of a PUBLISH that names a subscription it comes by; `identifier` is at most 268,435,455.
+pub fn subscription_identifier(out: &mut Vec<u8>, identifier: u32) {
+    out.push(property::SUBSCRIPTION_IDENTIFIER);
+    put_variable(out, identifier as usize);
+}
+
+/// The property of a PUBLISH that stands for its topic.
+pub fn topic_alias(out: &mut Vec<u8>, alias: u16) {
+    out.push(property::TOPIC_ALIAS);
+    out.extend_from_slice(&alias.to_be_bytes());
+}
+
 /// `code` is the return code of 3.1.1 or the reason code of 5. Only 5 carries properties.
 pub fn connack(
     out: &mut Vec<u8>,
