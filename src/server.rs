@@ -128,12 +128,12 @@ impl Server {
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
         };
-        let mut logs: Vec<Arc<dyn EventLog>> = vec![journal.clone()];
-        logs.extend(
-            Stream::ALL
-                .into_iter()
-                .filter_map(|stream| database.log(stream)),
-        );
+        let relayed: Vec<Arc<dyn EventLog>> = Stream::ALL
+            .into_iter()
+            .filter_map(|stream| database.log(stream))
+            .collect();
+        let mut logs = relayed.clone();
+        logs.push(journal.clone());
         let (stop, stopping) = watch::channel(false);
         let mut tasks = Vec::new();
         let services = Services {
@@ -143,7 +143,7 @@ impl Server {
             token: secrets.admin_token()?,
             roll: journal.clone(),
             sessions: Arc::new(front.handle()),
-            logs: logs.clone(),
+            logs,
         };
         let (settings, stopped) = (config.grpc.clone(), stopping.clone());
         tasks.push(tokio::spawn(async move {
@@ -170,7 +170,8 @@ impl Server {
             tasks.push(tokio::spawn(follower.run(stopping.clone())));
         }
         if let Some(relay) = relay {
-            tasks.push(tokio::spawn(relay.run(logs, stopping)));
+            let relaying = relay.run(journal.clone(), extended, relayed, stopping);
+            tasks.push(tokio::spawn(relaying));
         }
         let first_password = first.then_some(password);
         Ok(Self {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::identity::{SessionId, ThingId, Timestamp};
+use crate::ports::{EventLog, LogError};
 
 /// One accepted MQTT connection of a thing: what is known of it from the arrival to the farewell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +196,33 @@ pub trait Roll: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A change of the roll at its place in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    pub position: u64,
+    /// The name of the instance when it was noted.
+    pub instance: Arc<str>,
+    pub presence: Presence,
+}
+
+/// The roll as of one event of the journal.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub position: u64,
+    /// The earliest first, each with the position of its arrival; 0 for arrivals of an earlier run.
+    pub online: Vec<(u64, Online)>,
+}
+
+/// The journal as whoever announces it elsewhere needs it.
+#[async_trait]
+pub trait Journal: EventLog + Roll {
+    /// As [`EventLog::read`], before it becomes text.
+    async fn read_changes(&self, position: u64, limit: usize) -> Result<Vec<Noted>, LogError>;
+
+    /// The roll and its position, at one moment.
+    fn snapshot(&self) -> Snapshot;
 }
 
 /// Which sessions an administrator ends.

@@ -22,6 +22,7 @@ mod provisioning;
 mod redis_server;
 mod relay;
 mod revocation;
+mod roll;
 mod script;
 mod sessions;
 mod sharing;

@@ -95,6 +95,19 @@ impl RedisServer {
             .collect()
     }
 
+    /// The sessions that an instance has on the roll, by id.
+    pub(crate) fn roll(&self, instance: &str) -> BTreeMap<String, Event> {
+        let key = format!("{{mainflux.mqtt}}.roll:{instance}");
+        let rows: BTreeMap<String, String> = self.command(&["HGETALL", &key]);
+        let row = |(id, row): (String, String)| (id, serde_json::from_str(&row).expect("JSON"));
+        rows.into_iter().map(row).collect()
+    }
+
+    /// The id of the entry at which the part of an instance is valid.
+    pub(crate) fn roll_id(&self, instance: &str) -> Option<String> {
+        self.command(&["HGET", "{mainflux.mqtt}.roll", instance])
+    }
+
     pub(crate) fn len(&self, stream: &str) -> usize {
         self.connection()
             .expect("redis")

@@ -3,6 +3,7 @@
 
 pub mod follow;
 pub mod relay;
+pub mod roll;
 mod script;
 pub mod stream;
 

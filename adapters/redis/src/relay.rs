@@ -4,17 +4,23 @@
 //! (an answer was lost, Redis was restarted, this process was killed) asks and goes on from there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 use rollcall_domain::ports::{EventLog, LogError};
+use rollcall_domain::presence::Journal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::script::Target;
+use crate::roll::Presences;
+use crate::script::Services;
 use crate::{BadUrl, Config, client, connect, jittered};
+
+/// How often a relay with nothing to do looks whether Redis has kept what it got.
+const TEND: Duration = Duration::from_secs(1);
 
 /// The relay of all logs, ready to run.
 pub struct Relay {
@@ -32,12 +38,22 @@ impl Relay {
         })
     }
 
-    /// Relays `logs` until `stop` is true and what they hold has been relayed, or `drain_timeout` is over.
-    pub async fn run(self, logs: Vec<Arc<dyn EventLog>>, stop: watch::Receiver<bool>) {
+    /// Relays presence and `logs` until `stop` is true and what they hold has been relayed, or `drain_timeout`
+    /// is over. Events of presence are `extended` or not.
+    pub async fn run(
+        self,
+        presence: Arc<dyn Journal>,
+        extended: bool,
+        logs: Vec<Arc<dyn EventLog>>,
+        stop: watch::Receiver<bool>,
+    ) {
         let mut tasks = JoinSet::new();
+        let (client, config) = (self.client, self.config);
+        let presences = Presences::new(config.clone(), presence, extended);
+        tasks.spawn(Loop::new(client.clone(), config.clone(), presences).run(stop.clone()));
         for log in logs {
-            let (client, config, stop) = (self.client.clone(), self.config.clone(), stop.clone());
-            tasks.spawn(Loop::new(client, config, log).run(stop));
+            let services = Services::new(&config, log);
+            tasks.spawn(Loop::new(client.clone(), config.clone(), services).run(stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -49,11 +65,13 @@ impl Relay {
 
 /// Why a connection was given up.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     #[error("redis does not answer as it should")]
     Redis(#[from] RedisError),
     #[error("redis refuses events: {0}")]
     Refused(String),
+    #[error("redis has lost what it had")]
+    Lost,
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -64,16 +82,55 @@ impl Trouble {
         match self {
             Self::Redis(error) => error.category().to_owned(),
             Self::Refused(failure) => failure.split(' ').next().unwrap_or_default().to_owned(),
+            Self::Lost => "lost".to_owned(),
             Self::Log(_) => "log".to_owned(),
         }
     }
 }
 
+/// How the events of one log get into their stream.
+pub(crate) trait Passage: Send {
+    fn log(&self) -> &dyn EventLog;
+
+    /// Begins with a new connection. Returns the position up to which the stream has events.
+    fn open(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+    ) -> impl Future<Output = Result<u64, Trouble>> + Send;
+
+    /// Appends some events after `position`; `None` if there are none.
+    fn carry(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> impl Future<Output = Result<Option<Carried>, Trouble>> + Send;
+
+    /// Called now and then when there is nothing to carry.
+    fn tend(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+}
+
+/// What became of some events.
+pub(crate) struct Carried {
+    /// Position of the last one.
+    pub(crate) last: u64,
+    /// Events before the first that were in the journal no more.
+    pub(crate) missing: u64,
+    /// Position of the last event that the stream has.
+    pub(crate) reached: u64,
+    pub(crate) appended: u64,
+    /// Why not all were appended, if Redis said so.
+    pub(crate) failure: Option<String>,
+}
+
 /// One log on its way to one stream.
-struct Loop {
+struct Loop<P> {
     client: Client,
     config: Config,
-    log: Arc<dyn EventLog>,
+    passage: P,
     metrics: Metrics,
 }
 
@@ -85,9 +142,9 @@ struct Metrics {
     up: Gauge,
 }
 
-impl Loop {
-    fn new(client: Client, config: Config, log: Arc<dyn EventLog>) -> Self {
-        let stream = log.stream().as_str();
+impl<P: Passage> Loop<P> {
+    fn new(client: Client, config: Config, passage: P) -> Self {
+        let stream = passage.log().stream().as_str();
         describe();
         let metrics = Metrics {
             stream,
@@ -99,12 +156,12 @@ impl Loop {
         Self {
             client,
             config,
-            log,
+            passage,
             metrics,
         }
     }
 
-    async fn run(self, mut stop: watch::Receiver<bool>) {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut pause = self.config.retry_min;
         let mut down = false;
         let deadline = {
@@ -144,7 +201,8 @@ impl Loop {
             }
             pause = (pause * 2).min(self.config.retry_max);
         }
-        let events = self.log.last().saturating_sub(self.log.relayed());
+        let log = self.passage.log();
+        let events = log.last().saturating_sub(log.relayed());
         tracing::warn!(
             stream = self.metrics.stream,
             events,
@@ -154,109 +212,65 @@ impl Loop {
 
     /// Relays over one connection. Returns when told to stop and all is relayed.
     async fn relay(
-        &self,
+        &mut self,
         stop: &mut watch::Receiver<bool>,
         down: &mut bool,
     ) -> Result<(), Trouble> {
-        let config = &self.config;
+        let Self {
+            config,
+            passage,
+            metrics,
+            ..
+        } = self;
+        let stream = metrics.stream;
         let timeout = Some(config.response_timeout);
         let mut redis = connect(&self.client, config.connect_timeout, timeout).await?;
-        let producer = self.log.producer().to_string();
-        let stream = self.metrics.stream;
-        let mut target = Target::new(&config.prefix, stream, producer, config.max_stream_length);
-        target.load(&mut redis).await?;
-        let mut position = self.find_position(&mut target, &mut redis).await?;
+        let mut position = passage.open(&mut redis).await?;
         loop {
-            self.metrics
-                .lag
-                .set(self.log.last().saturating_sub(position) as f64);
-            let entries = self
-                .log
-                .read(position, config.batch * config.pipeline)
-                .await?;
-            let Some(first) = entries.first() else {
-                self.metrics.up.set(1.0);
+            let lag = passage.log().last().saturating_sub(position);
+            metrics.lag.set(lag as f64);
+            let Some(carried) = passage.carry(&mut redis, position).await? else {
+                metrics.up.set(1.0);
                 if std::mem::take(down) {
                     tracing::info!(stream, "redis is back; all events are relayed");
                 }
-                if *stop.borrow() && self.log.last() <= position {
+                if *stop.borrow() && passage.log().last() <= position {
                     return Ok(());
                 }
-                tokio::select! {
-                    () = self.log.wait(position) => {}
-                    _ = stop.wait_for(|stop| *stop), if !*stop.borrow() => {}
+                let idle = tokio::select! {
+                    () = passage.log().wait(position) => false,
+                    _ = stop.wait_for(|stop| *stop), if !*stop.borrow() => false,
+                    () = tokio::time::sleep(TEND) => true,
+                };
+                if idle {
+                    passage.tend(&mut redis, position).await?;
                 }
                 continue;
             };
-            let missing = first.position - position - 1;
+            let Carried {
+                last,
+                missing,
+                reached,
+                ..
+            } = carried;
             if missing > 0 {
-                self.metrics.missing.increment(missing);
+                metrics.missing.increment(missing);
                 tracing::warn!(
                     stream,
                     missing,
                     "events are neither in the journal nor in the stream"
                 );
             }
-            let last = entries.last().map_or(position, |entry| entry.position);
-            let count = entries.len() as u64;
-            let reports = target
-                .append(&mut redis, position, &entries, config.batch)
-                .await?;
-            let reached = reports.last().map_or(position, |report| report.position);
-            if let Some(report) = reports
-                .into_iter()
-                .find(|report| !report.failure.is_empty())
-            {
-                self.log.set_relayed(reached).await?;
-                return Err(Trouble::Refused(report.failure));
+            metrics.relayed.increment(carried.appended);
+            passage.log().set_relayed(reached).await?;
+            if let Some(failure) = carried.failure {
+                return Err(Trouble::Refused(failure));
             }
             if reached < last {
-                tracing::warn!(
-                    stream,
-                    reached,
-                    position,
-                    "redis has lost events; they are sent again"
-                );
+                return Err(Trouble::Lost);
             }
-            self.metrics
-                .relayed
-                .increment(if reached == last { count } else { 0 });
             position = reached;
-            self.log.set_relayed(position).await?;
         }
-    }
-
-    /// Where to go on: after what Redis has of this log.
-    async fn find_position(
-        &self,
-        target: &mut Target,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<u64, Trouble> {
-        let stream = self.metrics.stream;
-        let known = target.position(redis).await?;
-        let relayed = self.log.relayed();
-        if known > self.log.last() {
-            // The log is older than what it has sent: a copy was put back. Its next events are new ones.
-            tracing::warn!(
-                stream,
-                known,
-                last = self.log.last(),
-                "the journal was put back in time"
-            );
-            target.producer = self.log.renew_producer().await?.to_string();
-            target.set_position(redis, relayed).await?;
-            return Ok(relayed);
-        }
-        if known < relayed {
-            tracing::warn!(
-                stream,
-                known,
-                relayed,
-                "redis has lost events; they are sent again"
-            );
-        }
-        self.log.set_relayed(known).await?;
-        Ok(known)
     }
 }
 

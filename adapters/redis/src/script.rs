@@ -1,54 +1,64 @@
-//! The script that makes appending to a stream happen once.
+//! Scripts, and the one that makes appending to a stream happen once.
+
+use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError};
 use rollcall_domain::event::Entry;
+use rollcall_domain::ports::EventLog;
 
-const SOURCE: &str = include_str!("relay.lua");
+use crate::Config;
+use crate::relay::{Carried, Passage, Trouble};
 
-/// Where events go.
+static APPEND: Script = Script::new(include_str!("relay.lua"));
+
+/// A script that Redis knows by its hash.
+pub(crate) struct Script {
+    source: &'static str,
+    sha: OnceLock<String>,
+}
+
+impl Script {
+    pub(crate) const fn new(source: &'static str) -> Self {
+        Self {
+            source,
+            sha: OnceLock::new(),
+        }
+    }
+
+    /// Makes the script known to Redis. To be done on every connection: Redis may have been restarted.
+    pub(crate) async fn load(&self, redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let mut load = redis::cmd("SCRIPT");
+        let sha: String = load.arg("LOAD").arg(self.source).query_async(redis).await?;
+        let _ = self.sha.set(sha);
+        Ok(())
+    }
+
+    /// A call, to be given keys and arguments.
+    pub(crate) fn call(&self) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(self.sha.get().expect("invariant: loaded before"));
+        call
+    }
+}
+
+/// Where events go, and under which name.
 pub(crate) struct Target {
     pub(crate) stream: String,
     /// Producers and how far each has come. In one slot with the stream, whatever its name.
     pub(crate) producers: String,
     pub(crate) producer: String,
-    pub(crate) max_length: u64,
-    sha: String,
-}
-
-/// What the script says of one batch.
-#[derive(Debug)]
-pub(crate) struct Report {
-    /// The position of the last event that is in the stream.
-    pub(crate) position: u64,
-    /// Empty, or why the batch was not appended to its end.
-    pub(crate) failure: String,
 }
 
 impl Target {
-    pub(crate) fn new(prefix: &str, stream: &str, producer: String, max_length: u64) -> Self {
-        let stream = format!("{prefix}.{stream}");
+    pub(crate) fn new(config: &Config, log: &dyn EventLog) -> Self {
+        let stream = format!("{}.{}", config.prefix, log.stream().as_str());
         let producers = format!("{{{stream}}}.producers");
         Self {
             stream,
             producers,
-            producer,
-            max_length,
-            sha: String::new(),
+            producer: log.producer().to_string(),
         }
-    }
-
-    /// Makes the script known to Redis. To be done on every connection: Redis may have been restarted.
-    pub(crate) async fn load(
-        &mut self,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<(), RedisError> {
-        self.sha = redis::cmd("SCRIPT")
-            .arg("LOAD")
-            .arg(SOURCE)
-            .query_async(redis)
-            .await?;
-        Ok(())
     }
 
     /// How far the producer has come.
@@ -65,7 +75,7 @@ impl Target {
     }
 
     /// Says that everything up to `position` of a new producer is here under the name of another.
-    pub(crate) async fn set_position(
+    async fn set_position(
         &self,
         redis: &mut MultiplexedConnection,
         position: u64,
@@ -78,35 +88,63 @@ impl Target {
             .await
     }
 
-    /// Appends `entries`, which follow `after`, in batches that are all on their way at one time. A batch
-    /// whose predecessor failed does nothing.
-    pub(crate) async fn append(
-        &self,
+    /// Where to go on: after what Redis has of this log.
+    pub(crate) async fn find_position(
+        &mut self,
         redis: &mut MultiplexedConnection,
-        after: u64,
-        entries: &[Entry],
-        batch: usize,
-    ) -> Result<Vec<Report>, RedisError> {
-        let mut pipeline = Pipeline::with_capacity(entries.len().div_ceil(batch));
-        let mut after = after;
-        for batch in entries.chunks(batch) {
-            pipeline.add_command(self.call(after, batch));
-            after = batch.last().map_or(after, |entry| entry.position);
+        log: &dyn EventLog,
+    ) -> Result<u64, Trouble> {
+        let stream = log.stream().as_str();
+        let known = self.position(redis).await?;
+        let (relayed, last) = (log.relayed(), log.last());
+        if known > last {
+            // The log is older than what it has sent: a copy was put back. Its next events are new ones.
+            tracing::warn!(stream, known, last, "the journal was put back in time");
+            self.producer = log.renew_producer().await?.to_string();
+            self.set_position(redis, relayed).await?;
+            return Ok(relayed);
         }
-        let reports: Vec<(u64, String)> = pipeline.query_async(redis).await?;
-        Ok(reports
-            .into_iter()
-            .map(|(position, failure)| Report { position, failure })
-            .collect())
+        if known < relayed {
+            tracing::warn!(
+                stream,
+                known,
+                relayed,
+                "redis has lost events; they are sent again"
+            );
+        }
+        log.set_relayed(known).await?;
+        Ok(known)
+    }
+}
+
+/// From the log of a service to its stream.
+pub(crate) struct Services {
+    log: Arc<dyn EventLog>,
+    target: Target,
+    batch: usize,
+    pipeline: usize,
+    max_length: u64,
+}
+
+impl Services {
+    pub(crate) fn new(config: &Config, log: Arc<dyn EventLog>) -> Self {
+        Self {
+            target: Target::new(config, &*log),
+            log,
+            batch: config.batch,
+            pipeline: config.pipeline,
+            max_length: config.max_stream_length,
+        }
     }
 
-    fn call(&self, after: u64, entries: &[Entry]) -> Cmd {
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(&self.sha)
-            .arg(2)
-            .arg(&self.stream)
-            .arg(&self.producers);
-        call.arg(&self.producer).arg(after).arg(self.max_length);
+    fn append(&self, after: u64, entries: &[Entry]) -> Cmd {
+        let mut call = APPEND.call();
+        call.arg(2)
+            .arg(&self.target.stream)
+            .arg(&self.target.producers);
+        call.arg(&self.target.producer)
+            .arg(after)
+            .arg(self.max_length);
         for entry in entries {
             call.arg(entry.position).arg(2 * entry.fields.len());
             for (name, value) in &entry.fields {
@@ -114,5 +152,56 @@ impl Target {
             }
         }
         call
+    }
+}
+
+impl Passage for Services {
+    fn log(&self) -> &dyn EventLog {
+        &*self.log
+    }
+
+    async fn open(&mut self, redis: &mut MultiplexedConnection) -> Result<u64, Trouble> {
+        APPEND.load(redis).await?;
+        self.target.find_position(redis, &*self.log).await
+    }
+
+    /// In batches that are all on their way at one time: one whose predecessor failed does nothing.
+    async fn carry(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<Option<Carried>, Trouble> {
+        let entries = self.log.read(position, self.batch * self.pipeline).await?;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(None);
+        };
+        let mut pipeline = Pipeline::with_capacity(entries.len().div_ceil(self.batch));
+        let mut after = position;
+        for batch in entries.chunks(self.batch) {
+            pipeline.add_command(self.append(after, batch));
+            after = batch.last().map_or(after, |entry| entry.position);
+        }
+        let reports: Vec<(u64, String)> = pipeline.query_async(redis).await?;
+        let reached = reports.last().map_or(position, |(reached, _)| *reached);
+        let failures = reports.into_iter().map(|(_, failure)| failure);
+        let appended = entries.iter().filter(|entry| entry.position <= reached);
+        Ok(Some(Carried {
+            last: last.position,
+            missing: first.position - position - 1,
+            reached,
+            appended: appended.count() as u64,
+            failure: failures.into_iter().find(|failure| !failure.is_empty()),
+        }))
+    }
+
+    async fn tend(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<(), Trouble> {
+        match self.target.position(redis).await? == position {
+            true => Ok(()),
+            false => Err(Trouble::Lost),
+        }
     }
 }

@@ -20,7 +20,9 @@ use async_trait::async_trait;
 use bytesize::ByteSize;
 use rollcall_domain::event::{self, Entry, Stream};
 use rollcall_domain::ports::{EventLog, LogError};
-use rollcall_domain::presence::{Arrivals, Kept, Online, Presence, PresenceLog, Roll};
+use rollcall_domain::presence::{
+    Arrivals, Journal as _, Kept, Noted, Online, Presence, PresenceLog, Roll, Snapshot,
+};
 use serde::Deserialize;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -76,7 +78,7 @@ pub struct Journal {
 
 /// What the writer and everybody else have in common.
 struct Shared {
-    instance: String,
+    instance: Arc<str>,
     extended: bool,
     queue: Mutex<Queue>,
     /// Something is in the queue, or it was closed.
@@ -284,50 +286,12 @@ impl EventLog for Journal {
     }
 
     async fn read(&self, position: u64, limit: usize) -> Result<Vec<Entry>, LogError> {
-        let entry = |position, presence: &Presence, instance: &str| {
-            let fields = event::presence(presence, instance, self.shared.extended);
-            Entry { position, fields }
+        let changes = self.read_changes(position, limit).await?;
+        let entry = |noted: Noted| Entry {
+            position: noted.position,
+            fields: event::presence(&noted.presence, &noted.instance, self.shared.extended),
         };
-        let recent = self.shared.tail().read(position, limit);
-        if let Some(recent) = recent {
-            let instance = &self.shared.instance;
-            let entries = recent.iter().map(|(at, event)| entry(*at, event, instance));
-            return Ok(entries.collect());
-        }
-        let failed = |error| LogError {
-            doing: "read",
-            source: boxed(error),
-        };
-        let rows = sqlx::query(
-            "SELECT first, instance, events FROM groups
-             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ? + 1), 0)
-             ORDER BY first LIMIT ?",
-        )
-        .bind(position.cast_signed())
-        .bind(ROWS.min(i64::try_from(limit).unwrap_or(i64::MAX)))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        let mut entries = Vec::with_capacity(limit.min(1024));
-        for row in rows {
-            let first = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
-            let instance: &str = row.try_get(1).map_err(failed)?;
-            let bytes: &[u8] = row.try_get(2).map_err(failed)?;
-            for (position, presence) in (first..)
-                .zip(group::decode(bytes))
-                .skip_while(|(at, _)| *at <= position)
-            {
-                if entries.len() == limit {
-                    return Ok(entries);
-                }
-                let presence = presence.map_err(|error| LogError {
-                    doing: "read",
-                    source: boxed(error),
-                })?;
-                entries.push(entry(position, &presence, instance));
-            }
-        }
-        Ok(entries)
+        Ok(changes.into_iter().map(entry).collect())
     }
 
     fn last(&self) -> u64 {
@@ -365,5 +329,63 @@ impl EventLog for Journal {
         let mut last = self.shared.last.subscribe();
         // The sender lives as long as the journal.
         let _ = last.wait_for(|last| *last > position).await;
+    }
+}
+
+#[async_trait]
+impl rollcall_domain::presence::Journal for Journal {
+    async fn read_changes(&self, position: u64, limit: usize) -> Result<Vec<Noted>, LogError> {
+        let recent = self.shared.tail().read(position, limit);
+        if let Some(recent) = recent {
+            let noted = |(position, presence)| Noted {
+                position,
+                instance: Arc::clone(&self.shared.instance),
+                presence,
+            };
+            return Ok(recent.into_iter().map(noted).collect());
+        }
+        let failed = |error| LogError {
+            doing: "read",
+            source: boxed(error),
+        };
+        let rows = sqlx::query(
+            "SELECT first, instance, events FROM groups
+             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ? + 1), 0)
+             ORDER BY first LIMIT ?",
+        )
+        .bind(position.cast_signed())
+        .bind(ROWS.min(i64::try_from(limit).unwrap_or(i64::MAX)))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        let mut changes = Vec::with_capacity(limit.min(1024));
+        for row in rows {
+            let first = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
+            let instance: Arc<str> = row.try_get::<&str, _>(1).map_err(failed)?.into();
+            let bytes: &[u8] = row.try_get(2).map_err(failed)?;
+            for (position, presence) in (first..)
+                .zip(group::decode(bytes))
+                .skip_while(|(at, _)| *at <= position)
+            {
+                if changes.len() == limit {
+                    return Ok(changes);
+                }
+                let presence = presence.map_err(|error| LogError {
+                    doing: "read",
+                    source: boxed(error),
+                })?;
+                let instance = Arc::clone(&instance);
+                changes.push(Noted {
+                    position,
+                    instance,
+                    presence,
+                });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.shared.roll().snapshot()
     }
 }

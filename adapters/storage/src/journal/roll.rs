@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use rollcall_domain::identity::{SessionId, Timestamp};
-use rollcall_domain::presence::{Change, Online, Presence};
+use rollcall_domain::presence::{Change, Online, Presence, Snapshot};
 use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;
@@ -15,13 +15,17 @@ use super::group::{self, Damaged};
 /// The roll in memory.
 #[derive(Default)]
 pub(super) struct Memory {
-    sessions: HashMap<SessionId, Online>,
+    /// Each with the position of its arrival.
+    sessions: HashMap<SessionId, (u64, Online)>,
+    /// Of the last change of the journal.
+    pub(super) position: u64,
     /// Room that the departures of all these will take.
     pub(super) reserved_bytes: u64,
 }
 
 impl Memory {
-    pub(super) fn apply(&mut self, presence: &Presence) {
+    pub(super) fn apply(&mut self, position: u64, presence: &Presence) {
+        self.position = position;
         let session = &presence.session;
         match presence.change {
             Change::Arrived => {
@@ -29,7 +33,8 @@ impl Memory {
                     session: Arc::clone(session),
                     since: presence.at,
                 };
-                if self.sessions.insert(session.id, online).is_none() {
+                let known = self.sessions.insert(session.id, (position, online));
+                if known.is_none() {
                     self.reserved_bytes += cost(presence);
                 }
             }
@@ -51,9 +56,17 @@ impl Memory {
 
     /// The earliest first.
     pub(super) fn online(&self) -> Vec<Online> {
-        let mut online: Vec<Online> = self.sessions.values().cloned().collect();
-        online.sort_unstable_by_key(|it| (it.since, it.session.id));
-        online
+        let online = self.snapshot().online.into_iter();
+        online.map(|(_, online)| online).collect()
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut online: Vec<_> = self.sessions.values().cloned().collect();
+        online.sort_unstable_by_key(|(_, it)| (it.since, it.session.id));
+        Snapshot {
+            position: self.position,
+            online,
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -70,11 +83,15 @@ impl Memory {
         while !bytes.is_empty() {
             let at = Timestamp(u64::from_be_bytes(group::take(&mut bytes)?));
             let session = Arc::new(group::decode_session(&mut bytes)?);
-            roll.apply(&Presence {
-                session,
-                change: Change::Arrived,
-                at,
-            });
+            let change = Change::Arrived;
+            roll.apply(
+                0,
+                &Presence {
+                    session,
+                    change,
+                    at,
+                },
+            );
         }
         Some(roll)
     }
@@ -150,7 +167,7 @@ pub(super) async fn recover(
                 let presence = presence?;
                 recovered.position += 1;
                 recovered.at = presence.at;
-                recovered.roll.apply(&presence);
+                recovered.roll.apply(recovered.position, &presence);
             }
             if recovered.position != last.cast_unsigned() {
                 return Err(Damaged.into());

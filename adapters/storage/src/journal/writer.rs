@@ -155,11 +155,12 @@ impl Writer {
         }
         // From here on the sessions are those of this instance.
         sqlx::query("UPDATE journal SET instance = ?, alive_at = ?")
-            .bind(&self.shared.instance)
+            .bind(&*self.shared.instance)
             .bind(Timestamp::now().0.cast_signed())
             .execute(&self.pool)
             .await?;
         self.keep_roll().await?;
+        self.shared.roll().position = self.position;
         self.shared.last.send_replace(self.position);
         Ok(())
     }
@@ -212,7 +213,7 @@ impl Writer {
         let first = self.position + 1;
         let mut group = self.gather().await;
         let begin = Instant::now();
-        let instance = self.shared.instance.clone();
+        let instance = Arc::clone(&self.shared.instance);
         let result = match group.events.is_empty() {
             true => Ok(()),
             false => self.insert(&mut group.events, &instance).await,
@@ -221,7 +222,9 @@ impl Writer {
             Ok(()) => {
                 {
                     let mut roll = self.shared.roll();
-                    group.events.iter().for_each(|event| roll.apply(event));
+                    for (position, event) in (first..).zip(&group.events) {
+                        roll.apply(position, event);
+                    }
                     self.metrics.online.set(roll.len() as f64);
                 }
                 self.owed.clear();

@@ -1,0 +1,17 @@
+-- Makes the part that an instance has of the roll anew, in steps that each hold Redis up only shortly.
+--
+-- KEYS  stream, roll, part of the roll, record of the instance
+-- ARGV  instance, step: begin, add (then session and row of each) or end
+local step = ARGV[2]
+if step == 'begin' then
+  redis.call('UNLINK', KEYS[3])
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('HSET', KEYS[4], 'sessions', '')
+elseif step == 'add' then
+  redis.call('HSET', KEYS[3], unpack(ARGV, 3))
+else
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  redis.call('HSET', KEYS[2], ARGV[1], last and last[1] or '0-0')
+  redis.call('HSET', KEYS[4], 'sessions', redis.call('HLEN', KEYS[3]))
+end
+return step

@@ -1,0 +1,230 @@
+//! The roll in Redis: in step with the stream, and made anew when it is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::client::{Client, Hello};
+use crate::redis_server::RedisServer;
+use crate::storms::Storm;
+use crate::world::{Event, Thing, World, wait_for};
+
+const STREAM: &str = "mainflux.mqtt";
+const INSTANCE: &str = "front-1";
+
+pub(crate) fn world(redis: &RedisServer) -> World {
+    World::with(&[
+        ("ROLLCALL_EVENTS__EXTENDED", "true"),
+        ("ROLLCALL_REDIS__URL", &redis.url()),
+        ("ROLLCALL_REDIS__RETRY_MAX", "200ms"),
+        ("ROLLCALL_REDIS__RESPONSE_TIMEOUT", "500ms"),
+        ("ROLLCALL_REDIS__BATCH", "16"),
+    ])
+}
+
+fn settle(world: &World, things: &[Thing], count: usize) -> Vec<Client> {
+    let hello = |n: usize| Hello::of(&things[n % things.len()], &format!("settled {n}"));
+    (0..count).map(|n| world.client(hello(n))).collect()
+}
+
+/// Who is online by the journal.
+fn journal_roll(world: &World) -> BTreeMap<String, Value> {
+    let roll = world.json(&["presence", "--limit", "10000"]);
+    let sessions = roll["sessions"].as_array().expect("a list").clone();
+    let id = |it: &Value| it["session_id"].as_str().expect("text").to_owned();
+    sessions.into_iter().map(|it| (id(&it), it)).collect()
+}
+
+/// Who is online by the stream, as far as it goes back.
+pub(crate) fn stream_roll(events: &[Event]) -> BTreeSet<String> {
+    let mut online = BTreeSet::new();
+    for event in events {
+        let session = event["session_id"].clone();
+        match event["event_type"].as_str() {
+            "connect" => assert!(online.insert(session), "came twice: {event:?}"),
+            _ => assert!(
+                online.remove(&session),
+                "left without having come: {event:?}"
+            ),
+        }
+    }
+    online
+}
+
+/// Waits until the roll in Redis has whom the journal has, and compares what they say.
+fn expect_roll(world: &World, redis: &RedisServer, count: usize) {
+    let (journal, roll) = wait_for("the roll", || {
+        let (journal, roll) = (journal_roll(world), redis.roll(INSTANCE));
+        let same = journal.len() == count && journal.keys().eq(roll.keys());
+        (same && redis.roll_id(INSTANCE).is_some()).then_some((journal, roll))
+    });
+    for (id, session) in journal {
+        let row = &roll[&id];
+        assert_eq!(row["instance"], INSTANCE);
+        assert_eq!(session["occurred_at"], row["since"].as_str());
+        for name in ["thing_id", "client_id", "protocol", "peer"] {
+            assert_eq!(session[name], row[name].as_str(), "{name}");
+        }
+    }
+}
+
+fn storm(world: &World, things: &[Thing], sessions: usize) {
+    let hellos = things.iter().map(|thing| Hello::of(thing, "c")).collect();
+    let storm = Storm::begin(world.mqtt(), hellos);
+    storm.wait(sessions);
+    storm.end();
+}
+
+#[test]
+fn the_roll_is_in_step_with_the_stream() {
+    let redis = RedisServer::start();
+    let mut world = world(&redis);
+    let (things, _) = world.members(8);
+    let mut clients = settle(&world, &things, 40);
+    storm(&world, &things, 200);
+    for client in clients.drain(..10) {
+        client.disconnect();
+    }
+    expect_roll(&world, &redis, 30);
+    // At rest it is valid at the last entry, and the stream adds up to it.
+    let last: Vec<(String, Vec<String>)> =
+        redis.command(&["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]);
+    assert_eq!(redis.roll_id(INSTANCE), Some(last[0].0.clone()));
+    let online: BTreeSet<String> = redis.roll(INSTANCE).into_keys().collect();
+    assert_eq!(stream_roll(&redis.stream(STREAM)), online);
+
+    // A crash takes everybody off, and batches that are sent again change nothing.
+    world.crash_and_restart();
+    expect_roll(&world, &redis, 0);
+    let before = redis.len(STREAM);
+    redis.command::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let client = world.client(Hello::of(&things[0], "later"));
+    expect_roll(&world, &redis, 1);
+    assert_eq!(redis.len(STREAM), before + 1);
+    assert_eq!(world.events(), redis.stream(STREAM));
+    drop(client);
+}
+
+#[test]
+fn a_roll_that_was_deleted_is_made_anew_and_the_stream_goes_on() {
+    let redis = RedisServer::start();
+    let world = world(&redis);
+    let (things, _) = world.members(8);
+    let clients = settle(&world, &things, 300);
+    expect_roll(&world, &redis, 300);
+    let part = &format!("{{{STREAM}}}.roll:{INSTANCE}");
+    let record = &format!("{{{STREAM}}}.instance:{INSTANCE}");
+    for (round, lost) in [&[part][..], &[record], &[part, record]].iter().enumerate() {
+        // With nothing else going on, and in the middle of things.
+        for (n, busy) in [false, true].into_iter().enumerate() {
+            for key in *lost {
+                redis.command::<u64>(&["DEL", key]);
+            }
+            if busy {
+                storm(&world, &things, 50);
+            }
+            let rebuilt = (2 * round + n + 1) as f64;
+            wait_for("a rebuilt roll", || {
+                (world.counter("rollcall_roll_rebuilt_total", "") >= rebuilt).then_some(())
+            });
+            expect_roll(&world, &redis, 300);
+        }
+    }
+    for client in clients {
+        client.disconnect();
+    }
+    expect_roll(&world, &redis, 0);
+    assert_eq!(world.events(), redis.stream(STREAM));
+}
+
+#[test]
+fn a_redis_that_lost_everything_has_the_roll_again() {
+    let redis = RedisServer::start();
+    let world = world(&redis);
+    let (things, _) = world.members(8);
+    let clients = settle(&world, &things, 50);
+    storm(&world, &things, 100);
+    expect_roll(&world, &redis, 50);
+    redis.command::<String>(&["FLUSHALL"]);
+    // Nothing else happens: it is noticed all the same.
+    expect_roll(&world, &redis, 50);
+    assert_eq!(world.events(), redis.stream(STREAM));
+    drop(clients);
+}
+
+#[test]
+fn a_stream_that_was_deleted_leaves_the_roll_as_it_is() {
+    let redis = RedisServer::start();
+    let world = world(&redis);
+    let (things, _) = world.members(8);
+    let mut clients = settle(&world, &things, 20);
+    expect_roll(&world, &redis, 20);
+    redis.command::<u64>(&["DEL", STREAM]);
+    for client in clients.drain(..5) {
+        client.disconnect();
+    }
+    clients.push(world.client(Hello::of(&things[0], "later")));
+    expect_roll(&world, &redis, 16);
+    let events = world.events();
+    let stream = redis.stream(STREAM);
+    assert_eq!(events[events.len() - stream.len()..], stream);
+}
+
+#[test]
+fn sessions_whose_arrival_is_nowhere_any_more_are_announced_again() {
+    let redis = RedisServer::start();
+    let mut world = World::prepared(&[
+        ("ROLLCALL_EVENTS__EXTENDED", "true"),
+        ("ROLLCALL_REDIS__URL", &redis.url()),
+        ("ROLLCALL_REDIS__RETRY_MAX", "200ms"),
+        ("ROLLCALL_JOURNAL__MAX_BYTES", "64KiB"),
+    ]);
+    world.run();
+    let (things, _) = world.members(8);
+    let clients = settle(&world, &things, 20);
+    // Until the journal has made room at the cost of their arrivals.
+    let storming = Storm::begin(
+        world.mqtt(),
+        things.iter().map(|thing| Hello::of(thing, "c")).collect(),
+    );
+    wait_for("old events to go", || {
+        let first = world.events().into_iter().next()?;
+        (!first["client_id"].starts_with("settled")).then_some(())
+    });
+    storming.end();
+    expect_roll(&world, &redis, 20);
+    redis.command::<String>(&["FLUSHALL"]);
+    expect_roll(&world, &redis, 20);
+    let stream = redis.stream(STREAM);
+    assert!(stream[..20].iter().all(|it| it["event_type"] == "connect"));
+    assert_eq!(stream_roll(&stream).len(), 20);
+    for client in clients {
+        client.disconnect();
+    }
+    expect_roll(&world, &redis, 0);
+    assert!(stream_roll(&redis.stream(STREAM)).is_empty());
+}
+
+#[test]
+fn an_instance_takes_its_part_along_to_a_new_name() {
+    let mut redis = RedisServer::start();
+    let mut world = world(&redis);
+    let thing = world.thing("lamp");
+    let client = world.client(Hello::of(&thing, "c"));
+    expect_roll(&world, &redis, 1);
+    redis.kill();
+    world.end("KILL");
+    world.set("ROLLCALL_INSTANCE", "front-2");
+    world.run();
+    redis.run();
+    wait_for("the old name to be off the roll", || {
+        (redis.len(STREAM) == 2 && redis.roll(INSTANCE).is_empty()).then_some(())
+    });
+    assert_eq!(redis.roll_id(INSTANCE), None);
+    assert_eq!(redis.stream(STREAM)[1]["instance"], INSTANCE);
+    drop(client);
+    world.client(Hello::of(&thing, "c")).disconnect();
+    wait_for("the relay", || (redis.len(STREAM) == 4).then_some(()));
+    assert_eq!(world.events(), redis.stream(STREAM));
+    assert!(redis.roll_id("front-2").is_some());
+}
