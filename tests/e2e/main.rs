@@ -19,6 +19,7 @@ mod open;
 mod options;
 mod presence;
 mod provisioning;
+mod proxy;
 mod redis_server;
 mod relay;
 mod revocation;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use crate::limits::Limits;
@@ -26,6 +27,11 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// The mode of the files of unix sockets: who may connect.
     pub unix_mode: Mode,
+    /// Whether connections to `listen` must begin with a PROXY header, of version 1 or 2.
+    pub proxy_protocol: bool,
+    /// Networks that may send one; none is any.
+    #[serde(deserialize_with = "one_or_many")]
+    pub proxy_from: Vec<IpNet>,
     /// Threads that own sockets and sessions; 0 is one per core.
     pub workers: usize,
     /// Connections at one time; later ones are closed unread.
@@ -80,6 +86,9 @@ pub struct Listener {
     pub listen: Vec<Address>,
     pub access: Option<AccessMode>,
     pub unix_mode: Option<Mode>,
+    pub proxy_protocol: Option<bool>,
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub proxy_from: Option<Vec<IpNet>>,
     /// Connections of this listener at one time; `mqtt.max_connections` bounds them all.
     pub max_connections: Option<usize>,
     #[serde(default, with = "humantime_serde::option")]
@@ -135,6 +144,14 @@ impl<'de> Deserialize<'de> for Mode {
             .map(Self)
             .ok_or_else(|| serde::de::Error::custom("expected the mode of a file such as \"0660\""))
     }
+}
+
+fn some_one_or_many<'de, T, D>(input: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    one_or_many(input).map(Some)
 }
 
 /// A list in a file, or text with commas, which is all that the environment has; nothing is an empty list.

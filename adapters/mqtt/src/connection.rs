@@ -34,6 +34,8 @@ pub(crate) enum Stage {
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) peer: Peer,
+    /// As much of a PROXY header as came, if there has to be one.
+    pub(crate) proxy_header: Option<Vec<u8>>,
     /// Which of the listeners it came by.
     pub(crate) listener: usize,
     /// Tells this connection from an earlier one with the same token.
@@ -115,6 +117,7 @@ impl Connection {
         Self {
             transport,
             peer,
+            proxy_header: None,
             listener,
             generation,
             stage: Stage::Greeting,

@@ -13,12 +13,13 @@ use bytesize::ByteSize;
 use metrics::{Counter, Gauge};
 use mio::{Interest, Registry, Token};
 use rollcall_domain::presence::Peer;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::config::{self, AccessMode, Address, Config};
 use crate::limits::addresses::Allowance;
-use crate::metrics::{of_listener_count, of_listener_level};
-use crate::transport::Transport;
+use crate::metrics::{fault_count, of_listener_count, of_listener_level};
+use crate::proxy::Proxies;
+use crate::transport::{Fault, Socket};
 
 /// The name of what `mqtt.listen` opens.
 const MAIN: &str = "mqtt";
@@ -31,6 +32,8 @@ pub(crate) struct Listener {
     pub(crate) addresses: Vec<Address>,
     pub(crate) unix_mode: u32,
     pub(crate) access: AccessMode,
+    /// Those who must say for whom they speak.
+    pub(crate) proxies: Option<Proxies>,
     /// Of its own, beside the bound of all.
     pub(crate) max_connections: usize,
     pub(crate) connect_timeout: Duration,
@@ -41,6 +44,8 @@ pub(crate) struct Listener {
     pub(crate) connections: AtomicUsize,
     pub(crate) accepted: Counter,
     pub(crate) open: Gauge,
+    /// By [`Fault`].
+    faults: [Counter; Fault::ALL.len()],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +110,16 @@ impl Listener {
             name: name.into(),
             addresses: settings.listen.clone(),
             unix_mode: settings.unix_mode.unwrap_or(config.unix_mode).0,
+            proxies: settings
+                .proxy_protocol
+                .unwrap_or(config.proxy_protocol)
+                .then(|| Proxies {
+                    from: settings
+                        .proxy_from
+                        .as_ref()
+                        .unwrap_or(&config.proxy_from)
+                        .clone(),
+                }),
             access: settings.access.unwrap_or(config.access),
             max_connections,
             connect_timeout: settings.connect_timeout.unwrap_or(config.connect_timeout),
@@ -129,7 +144,12 @@ impl Listener {
                 "Connections that are open, by listener",
                 name,
             ),
+            faults: Fault::ALL.map(|fault| fault_count(name, fault)),
         })
+    }
+
+    pub(crate) fn count(&self, fault: Fault) {
+        self.faults[fault as usize].increment(1);
     }
 }
 
@@ -188,15 +208,15 @@ impl Watched {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(Transport, Peer)> {
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.socket {
             WatchedSocket::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                Ok((Transport::Tcp(stream), Peer::Ip(peer)))
+                Ok((Socket::Tcp(stream), Peer::Ip(peer)))
             }
             WatchedSocket::Unix(socket) => {
                 let (stream, _) = socket.accept()?;
-                Ok((Transport::Unix(stream), Peer::Unix))
+                Ok((Socket::Unix(stream), Peer::Unix))
             }
         }
     }
@@ -205,7 +225,7 @@ impl Watched {
 /// One socket for all workers (they take turns at accepting): a second server on the address is refused.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     // A restart need not wait for connections of the last run to be forgotten by the kernel.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -218,7 +238,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn listen_at(path: &Path, mode: u32) -> io::Result<UnixListener> {
     remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // Before it listens nobody can connect, whatever the mode was.

@@ -5,6 +5,7 @@ use rollcall_domain::presence::Farewell;
 
 use crate::limits::addresses::TurnedAway;
 use crate::reason::Refusal;
+use crate::transport::Fault;
 
 pub(crate) struct Metrics {
     pub(crate) turned_away: Counter,
@@ -163,6 +164,15 @@ pub(crate) fn of_listener_level(what: &str, help: &'static str, listener: &str) 
     let name = format!("rollcall_mqtt_{what}");
     describe_gauge!(name.clone(), help);
     gauge!(name, "listener" => listener.to_owned())
+}
+
+pub(crate) fn fault_count(listener: &str, fault: Fault) -> Counter {
+    let name = "rollcall_mqtt_handshake_failures_total";
+    describe_counter!(
+        name,
+        "Connections closed for what came before MQTT or beneath it, by listener and reason"
+    );
+    counter!(name, "listener" => listener.to_owned(), "reason" => fault.label())
 }
 
 /// What a worker counts during a turn, added up at its end.

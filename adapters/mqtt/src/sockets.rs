@@ -12,7 +12,7 @@ use crate::codec;
 use crate::connection::Connection;
 use crate::inbox::{Guest, Mail};
 use crate::timers::ticks;
-use crate::transport::Transport;
+use crate::transport::{Fault, Socket, Transport};
 use crate::worker::{Timer, Worker};
 
 /// What one read takes at most; each worker has one such buffer.
@@ -35,8 +35,8 @@ impl Worker {
                     break;
                 }
                 match self.doors[door].accept() {
-                    Ok((transport, peer)) => {
-                        self.greet(transport, peer, self.doors[door].listener);
+                    Ok((socket, peer)) => {
+                        self.greet(socket, peer, self.doors[door].listener);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -52,7 +52,7 @@ impl Worker {
         }
     }
 
-    fn greet(&mut self, transport: Transport, peer: Peer, listener: usize) {
+    fn greet(&mut self, socket: Socket, peer: Peer, listener: usize) {
         let shared = Arc::clone(&self.shared);
         let here = &shared.listeners[listener];
         here.accepted.increment(1);
@@ -67,14 +67,17 @@ impl Worker {
             shared.metrics.turned_away.increment(1);
             return;
         }
-        let Ok(seat) = self.seat(peer, listener) else {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
-            here.connections.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
         here.open.increment(1.0);
-        let token = self.add(transport, peer, listener);
-        self.connections[token].seat = seat;
+        let token = self.add(Transport::Plain(socket), peer, listener);
+        match &here.proxies {
+            // For whom it is, the header says.
+            Some(proxies) if proxies.trusts(peer) => {
+                self.connections[token].proxy_header = Some(Vec::new());
+            }
+            Some(_) => return self.on_transport_fault(token, Fault::UntrustedProxy),
+            None if self.take_seat(token) => {}
+            None => return,
+        }
         self.read(token);
         self.register(token);
     }
@@ -157,6 +160,10 @@ impl Worker {
             if !connection.readable || !connection.listens() {
                 break;
             }
+            if connection.proxy_header.is_some() {
+                self.read_proxy_header(token);
+                continue;
+            }
             let held = connection.input.len();
             if held > READ_BYTES / 2 {
                 self.read_long(token, &mut buffer);
@@ -178,12 +185,7 @@ impl Worker {
                         connection.input = buffer[taken..held + n].to_vec();
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.end(token, Farewell::ConnectionLost);
-                    break;
-                }
+                Err(error) => self.on_read_error(token, &error),
             }
         }
         self.read = buffer;
@@ -213,9 +215,7 @@ impl Worker {
                     self.resume(token);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => connection.readable = false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => self.end(token, Farewell::ConnectionLost),
+            Err(error) => self.on_read_error(token, &error),
         }
     }
 }

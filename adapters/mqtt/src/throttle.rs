@@ -2,32 +2,40 @@
 
 use std::time::Duration;
 
-use rollcall_domain::presence::{Farewell, Peer};
+use rollcall_domain::presence::Farewell;
 
 use crate::limits::RateAction;
-use crate::limits::addresses::{Seat, TurnedAway};
 use crate::packet::{Connect, Publish};
 use crate::reason::{self, Refusal};
 use crate::timers::ticks;
 use crate::worker::{Flow, Timer, Worker};
 
 impl Worker {
-    /// A place among the connections of an address, to be taken as soon as it is known: with a PROXY header
-    /// that is what the header says. Programs of this machine need none.
-    ///
-    /// # Errors
-    /// The connection is to be closed unread; that is counted.
-    pub(crate) fn seat(&self, peer: Peer, listener: usize) -> Result<Option<Seat>, TurnedAway> {
-        let Some(address) = peer.ip() else {
-            return Ok(None);
+    /// Takes a place among the connections of an address, as soon as it is known: with a PROXY header that is
+    /// what the header says. Programs of this machine need none. Without one the connection is closed unread
+    /// and counted.
+    pub(crate) fn take_seat(&mut self, token: usize) -> bool {
+        let connection = &mut self.connections[token];
+        let Some(address) = connection.peer.ip() else {
+            return true;
         };
-        let allowance = self.shared.listeners[listener].per_address;
-        let entered = self
+        let allowance = self.shared.listeners[connection.listener].per_address;
+        match self
             .shared
             .counts
             .addresses
-            .enter(address, allowance, self.now);
-        entered.inspect_err(|why| self.shared.metrics.turned_away_for(*why).increment(1))
+            .enter(address, allowance, self.now)
+        {
+            Ok(seat) => {
+                connection.seat = seat;
+                true
+            }
+            Err(why) => {
+                self.shared.metrics.turned_away_for(why).increment(1);
+                self.remove(token);
+                false
+            }
+        }
     }
 
     /// Whether a CONNECT may be looked at: nobody is heard for a name while an answer to an earlier guess

@@ -32,6 +32,7 @@ use crate::session::{ClientKey, Session};
 use crate::sockets::READ_BYTES;
 use crate::storm::Storm;
 use crate::timers::{Tick, Timers, ticks};
+use crate::transport::Fault;
 
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Tokens of doors count down from here.
@@ -353,6 +354,9 @@ impl Worker {
             Stage::Greeting if connection.sentence.is_some() => self.pronounce(token),
             Stage::Greeting => {
                 self.shared.metrics.greetings_timed_out.increment(1);
+                if connection.proxy_header.is_some() {
+                    self.shared.listeners[connection.listener].count(Fault::Timeout);
+                }
                 self.remove(token);
             }
             Stage::Closing { .. } => self.remove(token),
