@@ -41,6 +41,15 @@ pub struct Things {
     pub authority: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    pub show_keys: ShowKeys,
+}
+
+/// Whether the key of a thing can be seen after it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShowKeys {
+    Always,
+    Once,
 }
 
 #[derive(Clone, Debug, Deserialize)]

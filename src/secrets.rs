@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rollcall_domain::identity::{KeyHasher, Secret};
+use rollcall_domain::vault::Vault;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -55,6 +56,18 @@ impl Secrets {
         Ok(KeyHasher::new(&key))
     }
 
+    /// What seals copies of the keys of things. The file has a key of 32 bytes or several: the first seals, the
+    /// others open what they have sealed before.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or is damaged.
+    pub fn vault(&self) -> Result<Vault, SecretError> {
+        let bytes = self.read_or_make(VAULT, || rand::random::<[u8; 32]>().to_vec())?;
+        let (keys, rest) = bytes.as_chunks::<32>();
+        let vault = Vault::new(keys).filter(|_| rest.is_empty());
+        vault.ok_or_else(|| SecretError::Damaged(self.folder.join(VAULT)))
+    }
+
     /// The token of the command line.
     ///
     /// # Errors
@@ -94,6 +107,7 @@ impl Secrets {
 }
 
 const TOKEN: &str = "admin.token";
+const VAULT: &str = "vault.key";
 const DEMO: &str = "demo.json";
 
 /// Where the token is within a data folder.
@@ -180,7 +194,8 @@ mod tests {
         );
         let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join("secrets")), 0o700);
-        for name in ["admin.token", "things.key"] {
+        secrets.vault().expect("made");
+        for name in ["admin.token", "things.key", "vault.key"] {
             assert_eq!(mode(&folder.path().join("secrets").join(name)), 0o600);
         }
     }
@@ -189,7 +204,7 @@ mod tests {
     fn a_cut_off_secret_is_not_taken_for_one() {
         let folder = tempfile::tempdir().expect("folder");
         let secrets = Secrets::open(folder.path()).expect("folder");
-        for name in ["admin.token", "things.key"] {
+        for name in ["admin.token", "things.key", "vault.key"] {
             fs::write(folder.path().join("secrets").join(name), "short").expect("file");
         }
         assert!(matches!(
@@ -197,5 +212,6 @@ mod tests {
             Err(SecretError::Damaged(_))
         ));
         assert!(matches!(secrets.key_hasher(), Err(SecretError::Damaged(_))));
+        assert!(matches!(secrets.vault(), Err(SecretError::Damaged(_))));
     }
 }

@@ -10,6 +10,7 @@ use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::EventLog;
 use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::{UserStore, Users};
+use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_mqtt::{Address, Front};
@@ -21,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, ShowKeys};
 use crate::secrets::Secrets;
 
 /// Everything, running.
@@ -91,11 +92,16 @@ impl Server {
             .ensure_admin(&config.admin.identity, &password)
             .await?;
 
+        let vault = match config.things.show_keys {
+            ShowKeys::Always => Some(secrets.vault()?),
+            ShowKeys::Once => None,
+        };
+        let keys = KeyKeeper::new(secrets.key_hasher()?, vault);
         let revoking = Arc::new(Revoking::default());
         let things = Arc::new(Things::new(
             Arc::new(database.clone()) as Arc<dyn ThingStore>,
             Arc::clone(&revoking) as Arc<dyn Revocations>,
-            secrets.key_hasher()?,
+            keys,
         ));
         let authority: Arc<dyn Authority> = match config.things.authority.as_str() {
             "" => Arc::clone(&things) as Arc<dyn Authority>,

@@ -24,6 +24,8 @@ pub(super) enum Things {
     Create(CreateThings),
     /// List things in the order they were made
     List(Page),
+    /// Show a thing and, unless keys are shown only once, its key
+    Show { thing: String },
     /// Give a thing another key; its sessions end
     RotateKey {
         /// Id of the thing
@@ -101,6 +103,7 @@ impl Things {
                     .collect();
                 Ok(output.table(&value, ["ID", "STATUS", "CREATED", "NAME"], &rows)?)
             }
+            Self::Show { thing } => show(client, output, thing).await,
             Self::RotateKey { thing, key } => {
                 let created = client.rotate_key(thing, key.unwrap_or_default()).await?;
                 show_keys(output, &[created])
@@ -109,6 +112,17 @@ impl Things {
             Self::Enable { thing } => set_status(client, output, thing, true).await,
         }
     }
+}
+
+async fn show(client: &Client, output: Output, id: String) -> anyhow::Result<()> {
+    let api::ShowThingResponse { thing: it, key } = client.show_thing(id).await?;
+    let it = it.context("the server shows no thing")?;
+    let mut value = thing(&it);
+    value["key"] = json!(key);
+    let created = Timestamp(it.created_at).rfc3339();
+    let key = key.unwrap_or_else(|| "(not kept: rotate-key makes another)".to_owned());
+    let rows = [[it.id, it.status, created, it.name, key]];
+    Ok(output.table(&value, ["ID", "STATUS", "CREATED", "NAME", "KEY"], &rows)?)
 }
 
 async fn set_status(
@@ -134,7 +148,7 @@ fn show_keys(output: Output, created: &[api::CreatedThing]) -> anyhow::Result<()
         .iter()
         .map(|it| [id_of(it), it.key.clone()])
         .collect();
-    Ok(output.table(&value, ["ID", "KEY (shown this once)"], &rows)?)
+    Ok(output.table(&value, ["ID", "KEY"], &rows)?)
 }
 
 fn id_of(created: &api::CreatedThing) -> String {
@@ -251,7 +265,7 @@ fn open_new(path: &Path) -> anyhow::Result<BufWriter<File>> {
     let len = file.metadata()?.len();
     anyhow::ensure!(
         len == 0,
-        "{} is not empty, and keys are shown only once: name another file",
+        "{} is not empty, and may have the only copy of a key: name another file",
         path.display()
     );
     Ok(BufWriter::new(file))

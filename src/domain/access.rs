@@ -85,7 +85,9 @@ pub enum AuthorityError {
 /// What a client offers: the id of a thing as user name, its key as password.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    pub thing: ThingId,
+    /// `None` for what is no id of a thing: nobody's, but checked like everybody's, so that an answer and the
+    /// time it takes tell nothing.
+    pub thing: Option<ThingId>,
     pub key: Secret,
 }
 
@@ -203,7 +205,7 @@ impl Access {
         let hash = self.hasher.hash(credentials.key.expose());
         match self.identities.get(&hash) {
             Some(known) if known.until > now => {
-                if known.thing == credentials.thing {
+                if Some(known.thing) == credentials.thing {
                     let thing = known.thing;
                     Verdict::Granted(Authenticated { thing, epoch })
                 } else {
@@ -224,7 +226,7 @@ impl Access {
     ) -> Result<Authenticated, AuthorityError> {
         let epoch = self.epoch();
         let thing = self.authority.identify(&credentials.key).await?;
-        if thing != credentials.thing {
+        if Some(thing) != credentials.thing {
             return Err(AuthorityError::Denied);
         }
         let until = Instant::now() + self.config.ttl;
@@ -417,7 +419,7 @@ mod tests {
         (
             Access::new(owner, config),
             Credentials {
-                thing,
+                thing: Some(thing),
                 key: Secret::new("key"),
             },
         )
@@ -442,7 +444,7 @@ mod tests {
         let (access, credentials) = door(10);
         access.identify(&credentials).await.expect("granted");
         let other = Credentials {
-            thing: ThingId::generate(),
+            thing: Some(ThingId::generate()),
             ..credentials
         };
         assert_eq!(access.authenticate(&other, Instant::now()), Verdict::Denied);
@@ -450,6 +452,43 @@ mod tests {
             access.identify(&other).await,
             Err(AuthorityError::Denied)
         ));
+    }
+
+    #[tokio::test]
+    async fn whoever_is_refused_has_cost_the_same() {
+        let (thing, stranger) = (ThingId::generate(), ThingId::generate());
+        for (named, key) in [
+            (Some(thing), "wrong"),
+            (Some(stranger), "wrong"),
+            (Some(stranger), "key"),
+            (None, "wrong"),
+            (None, "key"),
+            (None, ""),
+        ] {
+            let owner = Arc::new(Owner {
+                thing,
+                asked: Mutex::new(0),
+            });
+            let config = Config {
+                ttl: Duration::from_secs(60),
+                recheck_timeout: Duration::from_secs(10),
+                follow: false,
+                max_entries: 10,
+            };
+            let access = Access::new(Arc::clone(&owner) as Arc<dyn Authority>, config);
+            let credentials = Credentials {
+                thing: named,
+                key: Secret::new(key),
+            };
+            // Twice: a refusal is not remembered.
+            for asked in 1..=2 {
+                let known = access.authenticate(&credentials, Instant::now());
+                assert_eq!(known, Verdict::Unknown);
+                let refused = access.identify(&credentials).await;
+                assert!(matches!(refused, Err(AuthorityError::Denied)));
+                assert_eq!(*owner.asked.lock().expect("lock"), asked);
+            }
+        }
     }
 
     #[tokio::test]

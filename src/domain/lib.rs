@@ -12,3 +12,4 @@ pub mod sessions;
 pub mod things;
 pub mod topic;
 pub mod users;
+pub mod vault;

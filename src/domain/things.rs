@@ -12,12 +12,13 @@ use async_trait::async_trait;
 
 use crate::access::{Action, Authority, AuthorityError, Revocations, Revoked};
 use crate::event;
-use crate::identity::{ChannelId, KeyHasher, Secret, ThingId, Timestamp, UserId};
+use crate::identity::{ChannelId, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
+use crate::vault::KeyKeeper;
 
 pub use heard::{heard, occurred_at};
 pub use model::{
-    Actions, Channel, Created, Grant, Listing, NewChannel, NewThing, Page, Status, Thing,
+    Actions, Channel, Created, Grant, Listing, NewChannel, NewThing, Page, Shown, Status, Thing,
     ThingStore,
 };
 
@@ -56,7 +57,7 @@ const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 8..=1_024;
 pub struct Things {
     store: Arc<dyn ThingStore>,
     revocations: Arc<dyn Revocations>,
-    hasher: KeyHasher,
+    keys: KeyKeeper,
 }
 
 impl Things {
@@ -64,16 +65,16 @@ impl Things {
     pub fn new(
         store: Arc<dyn ThingStore>,
         revocations: Arc<dyn Revocations>,
-        hasher: KeyHasher,
+        keys: KeyKeeper,
     ) -> Self {
         Self {
             store,
             revocations,
-            hasher,
+            keys,
         }
     }
 
-    /// Makes things, all or none. The keys are seen this once.
+    /// Makes things, all or none.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Taken`] if a given key is another thing's.
@@ -112,7 +113,7 @@ impl Things {
             .collect();
         let rows: Vec<_> = created
             .iter()
-            .map(|it| (it.thing.clone(), self.hasher.hash(it.key.expose())))
+            .map(|it| (it.thing.clone(), self.keys.keep(it.thing.id, &it.key)))
             .collect();
         self.store.add_things(&rows, events).await?;
         Ok(created)
@@ -129,6 +130,19 @@ impl Things {
         Ok(listing)
     }
 
+    /// A thing, with its key if keys are shown and it was kept since they are.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn show(&self, owner: UserId, id: ThingId) -> Result<Shown, Error> {
+        let thing = self.own_thing(owner, id).await?;
+        let sealed = self.store.sealed_key(id).await?;
+        let key = sealed.and_then(|sealed| self.keys.show(id, &sealed));
+        let viewed = events::thing_event("thing.view", &thing);
+        self.store.record(vec![viewed]).await?;
+        Ok(Shown { thing, key })
+    }
+
     /// Gives a thing another key: `key`, or a generated one. Its sessions end.
     ///
     /// # Errors
@@ -142,9 +156,9 @@ impl Things {
         let key = checked_key(key)?;
         let mut thing = self.own_thing(owner, id).await?;
         touch(&mut thing.updated_at, &mut thing.updated_by, owner);
-        let hash = self.hasher.hash(key.expose());
+        let kept = self.keys.keep(id, &key);
         let event = events::thing_event("thing.update_secret", &thing);
-        self.store.set_thing_key(&thing, hash, vec![event]).await?;
+        self.store.set_thing_key(&thing, &kept, vec![event]).await?;
         self.revocations.revoked(&[Revoked::Key(id)]);
         Ok(Created { thing, key })
     }
@@ -193,7 +207,7 @@ impl Things {
 #[async_trait]
 impl Authority for Things {
     async fn identify(&self, key: &Secret) -> Result<ThingId, AuthorityError> {
-        let found = self.store.identify(&self.hasher.hash(key.expose())).await;
+        let found = self.store.identify(&self.keys.hash(key)).await;
         found.map_err(unavailable)?.ok_or(AuthorityError::Denied)
     }
 
@@ -203,10 +217,7 @@ impl Authority for Things {
         channel: ChannelId,
         action: Action,
     ) -> Result<ThingId, AuthorityError> {
-        let found = self
-            .store
-            .authorize(&self.hasher.hash(key.expose()), channel)
-            .await;
+        let found = self.store.authorize(&self.keys.hash(key), channel).await;
         match found.map_err(unavailable)? {
             Some((thing, actions)) if actions.includes(action) => Ok(thing),
             _ => Err(AuthorityError::Denied),

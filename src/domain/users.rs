@@ -106,15 +106,38 @@ impl Users {
     /// # Errors
     /// [`Error::Denied`], which does not tell whether there is such a user.
     pub async fn sign_in(&self, identity: &str, password: &Secret) -> Result<User, Error> {
-        let Some((user, hash)) = self.store.by_identity(identity).await? else {
-            // Takes as long as a wrong password does.
-            let _ = Argon2::default().hash_password(password.expose().as_bytes());
-            return Err(Error::Denied);
-        };
-        let hash = PasswordHash::new(&hash).map_err(|_| Error::Denied)?;
-        Argon2::default()
-            .verify_password(password.expose().as_bytes(), &hash)
-            .map_err(|_| Error::Denied)?;
-        Ok(user)
+        let found = self.store.by_identity(identity).await?;
+        let hash = found.as_ref().map_or(NOBODYS_HASH, |(_, hash)| hash);
+        let verified = PasswordHash::new(hash)
+            .map(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash));
+        match (found, verified) {
+            (Some((user, _)), Ok(Ok(()))) => Ok(user),
+            _ => Err(Error::Denied),
+        }
+    }
+}
+
+/// A hash that no password has, with the parameters of all others: whoever signs in as somebody that there
+/// is not takes the same way, and time, as with a wrong password.
+const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$0td4W66lDDPEa2ia8CYApw$U1lkbVlrKfYutEfD0mbO+jfdyeL8RiZNWS+jsjzxvlc";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobodys_hash_costs_what_a_users_does_and_opens_nothing() {
+        let nobody = PasswordHash::new(NOBODYS_HASH).expect("a hash");
+        let user = Argon2::default()
+            .hash_password(b"a password")
+            .expect("hashed");
+        assert_eq!(nobody.algorithm, user.algorithm);
+        assert_eq!(nobody.params, user.params);
+        assert_eq!(nobody.version, user.version);
+        assert!(
+            Argon2::default()
+                .verify_password(b"a password", &nobody)
+                .is_err()
+        );
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use redis::{Commands, Connection, RedisResult};
 use tempfile::TempDir;
 
+use crate::leaks::Place;
 use crate::world::{Event, kill, wait_for};
 
 /// On a unix socket in a temporary folder; everything is kept through restarts.
@@ -113,6 +115,45 @@ impl RedisServer {
             .expect("redis")
             .xlen(stream)
             .expect("a stream")
+    }
+}
+
+/// All keys of a Redis with all that is in them; nothing if it is not there, or does not answer.
+pub(crate) fn dump(url: &str) -> Vec<Place> {
+    let dump = || -> RedisResult<Vec<Place>> {
+        let mut connection = redis::Client::open(url)?.get_connection()?;
+        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let keys: Vec<String> = connection.keys("*")?;
+        let mut places = Vec::new();
+        for key in keys {
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection)?;
+            let command: &[&str] = match kind.as_str() {
+                "stream" => &["XRANGE", &key, "-", "+"],
+                "hash" => &["HGETALL", &key],
+                "string" => &["GET", &key],
+                other => panic!("{key} is a {other}: say how to read it"),
+            };
+            let value: redis::Value = redis::cmd(command[0])
+                .arg(&command[1..])
+                .query(&mut connection)?;
+            let mut content = Vec::new();
+            flatten(&value, &mut content);
+            places.push((key, content));
+        }
+        Ok(places)
+    };
+    dump().unwrap_or_default()
+}
+
+fn flatten(value: &redis::Value, content: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => {
+            content.extend(bytes);
+            content.push(b'\n');
+        }
+        redis::Value::Array(values) => values.iter().for_each(|value| flatten(value, content)),
+        redis::Value::Int(_) | redis::Value::Nil | redis::Value::Okay => {}
+        other => panic!("say how to read {other:?}"),
     }
 }
 

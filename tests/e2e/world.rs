@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Client, Hello};
+use crate::leaks::{self, Place, Secrets};
+use crate::redis_server;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rollcall");
 /// Longer than anything here takes on a busy machine.
@@ -26,6 +29,9 @@ pub(crate) struct World {
     files: Option<u32>,
     running: Option<Running>,
     starts: AtomicU32,
+    pub(crate) secrets: Secrets,
+    /// What earlier servers said after they were ready.
+    said: Vec<u8>,
 }
 
 struct Running {
@@ -37,6 +43,8 @@ struct Running {
     http: String,
     /// What was said before `ready`.
     banner: Vec<String>,
+    /// Reads what is said after it.
+    saying: JoinHandle<Vec<u8>>,
 }
 
 /// A thing and the key that proves it.
@@ -71,6 +79,8 @@ impl World {
             files: None,
             running: None,
             starts: AtomicU32::new(0),
+            secrets: Secrets::default(),
+            said: Vec::new(),
         }
     }
 
@@ -121,6 +131,7 @@ impl World {
             command.env(format!("ROLLCALL_{part}__LISTEN"), "127.0.0.1:0");
         }
         command.env("ROLLCALL_INSTANCE", "front-1");
+        command.env("ROLLCALL_LOG__FILTER", "info,rollcall=trace");
         command.envs(self.environment.iter().cloned());
         command
     }
@@ -139,14 +150,17 @@ impl World {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let out = process.stdout.take().expect("piped");
+        let mut out = BufReader::new(process.stdout.take().expect("piped"));
         let mut banner = Vec::new();
-        for line in BufReader::new(out).lines() {
-            let line = line.expect("text");
-            let Some(ready) = line.strip_prefix("ready ") else {
-                banner.push(line);
+        let mut line = String::new();
+        while out.read_line(&mut line).expect("text") > 0 {
+            let said = std::mem::take(&mut line);
+            let Some(ready) = said.trim_end().strip_prefix("ready ") else {
+                banner.push(said.trim_end_matches('\n').to_owned());
                 continue;
             };
+            self.secrets.add_banner(&banner);
+            self.secrets.add_folder(&self.data().join("secrets"));
             let value = |name: &str| {
                 let found = ready.split(' ').find_map(|pair| pair.strip_prefix(name));
                 found.unwrap_or_default().to_owned()
@@ -160,11 +174,17 @@ impl World {
                 grpc: value("grpc="),
                 http: value("http="),
                 banner,
+                saying: thread::spawn(move || {
+                    let mut rest = Vec::new();
+                    let _ = out.read_to_end(&mut rest);
+                    rest
+                }),
                 ready: ready.to_owned(),
             });
             return;
         }
-        panic!("the program ended before it was ready");
+        let status = process.wait().expect("a child");
+        panic!("the program ended before it was ready: {status}");
     }
 
     fn running(&self) -> &Running {
@@ -214,9 +234,11 @@ impl World {
     pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         let mut running = self.running.take().expect("running");
-        wait_for("the program to end", || {
+        let status = wait_for("the program to end", || {
             running.process.try_wait().expect("a child")
-        })
+        });
+        self.said.extend(running.saying.join().expect("read"));
+        status
     }
 
     /// Stops the program the way the power fails, and starts it again.
@@ -251,7 +273,10 @@ impl World {
 
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.tell(&[&["--json"], arguments].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+        let value = serde_json::from_str(&text);
+        let value = value.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"));
+        self.secrets.add_from(&value);
+        value
     }
 
     /// What a command that fails says.
@@ -307,6 +332,7 @@ impl World {
         let things = text.lines().skip(1).map(|line| {
             let parts: Vec<&str> = line.split(',').collect();
             parts[2].clone_into(&mut channel);
+            self.secrets.add(parts[1]);
             Thing {
                 id: parts[0].to_owned(),
                 key: parts[1].to_owned(),
@@ -381,16 +407,43 @@ impl World {
     }
 }
 
+impl World {
+    /// Everything this server leaves behind: logs, databases, streams, and what it said once it was ready.
+    fn left_behind(&self) -> Vec<Place> {
+        let secrets = self.data().join("secrets").display().to_string();
+        let mut places = leaks::files(self.folder.path());
+        places.retain(|(path, _)| !path.starts_with(&secrets));
+        places.push(("stdout".to_owned(), self.said.clone()));
+        let urls = self.environment.iter();
+        for (_, url) in urls.filter(|(name, _)| name == "ROLLCALL_REDIS__URL") {
+            places.extend(redis_server::dump(url));
+        }
+        places
+    }
+
+    /// Where secrets are that were used here.
+    pub(crate) fn find_leaks(&self) -> Vec<String> {
+        self.secrets.find_in(&self.left_behind())
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
             let _ = running.process.kill();
             let _ = running.process.wait();
+            self.said.extend(running.saying.join().unwrap_or_default());
         }
-        if std::thread::panicking() {
+        if thread::panicking() {
             let log = fs::read_to_string(self.log()).unwrap_or_default();
             eprintln!("--- log of the server\n{log}---");
+            return;
         }
+        let leaks = self.find_leaks();
+        assert!(
+            leaks.is_empty(),
+            "secrets where there must be none: {leaks:#?}"
+        );
     }
 }
 

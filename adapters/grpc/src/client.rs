@@ -113,6 +113,13 @@ impl Client {
 
     /// # Errors
     /// As of [`Client::create_things`].
+    pub async fn show_thing(&self, id: String) -> Result<api::ShowThingResponse, ClientError> {
+        let reply = self.things().show_thing(api::ShowThingRequest { id }).await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::create_things`].
     pub async fn rotate_key(
         &self,
         id: String,

@@ -58,6 +58,19 @@ impl api::things_server::Things for Service {
         }))
     }
 
+    async fn show_thing(
+        &self,
+        request: Request<api::ShowThingRequest>,
+    ) -> Result<Response<api::ShowThingResponse>, Status> {
+        let id = parse(&request.into_inner().id)?;
+        let shown = self.things.show(self.owner, id).await;
+        let shown = shown.map_err(status::things)?;
+        Ok(Response::new(api::ShowThingResponse {
+            thing: Some(thing(shown.thing)),
+            key: shown.key.map(|key| key.expose().to_owned()),
+        }))
+    }
+
     async fn rotate_key(
         &self,
         request: Request<api::RotateKeyRequest>,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall_domain::access::{Authenticated, Credentials, Verdict};
-use rollcall_domain::identity::{Secret, SessionId, ThingId, Timestamp};
+use rollcall_domain::identity::{Secret, SessionId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::TopicName;
 
@@ -195,7 +195,7 @@ impl Worker {
         if !self.may_try(token, connect) {
             return Err(Refusal::TooManyFailedLogins.into());
         }
-        let credentials = credentials(connect).ok_or(Refusal::BadCredentials)?;
+        let credentials = credentials(connect);
         let thing = self.authenticated(token, &credentials)?;
         self.login_succeeded(token, connect);
         let key = credentials.key;
@@ -491,12 +491,12 @@ impl Worker {
     }
 }
 
-/// The id of a thing as user name and its key as password; anything else is nobody.
-fn credentials(connect: &Connect<'_>) -> Option<Credentials> {
-    let thing: ThingId = connect.username?.parse().ok()?;
-    let key = std::str::from_utf8(connect.password?).ok()?;
-    Some(Credentials {
-        thing,
+/// The id of a thing as user name and its key as password. Anything else is nobody, which is found out in
+/// the same way as that a key is wrong.
+fn credentials(connect: &Connect<'_>) -> Credentials {
+    let key = String::from_utf8_lossy(connect.password.unwrap_or_default());
+    Credentials {
+        thing: connect.username.and_then(|name| name.parse().ok()),
         key: Secret::new(key),
-    })
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use metrics::Counter;
 use rollcall_domain::access::{Access, Action, Authenticated, AuthorityError, Credentials, Permit};
 use rollcall_domain::identity::{ChannelId, Secret};
 
@@ -15,6 +16,7 @@ pub(crate) struct Gate {
     runtime: tokio::runtime::Handle,
     max_questions: usize,
     open: AtomicUsize,
+    asked: Counter,
 }
 
 pub(crate) enum Question {
@@ -63,6 +65,10 @@ impl Gate {
             runtime,
             max_questions,
             open: AtomicUsize::new(0),
+            asked: crate::metrics::count(
+                "questions",
+                "Questions to the things service: who is this, may it",
+            ),
         }
     }
 
@@ -77,6 +83,7 @@ impl Gate {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Busy);
         }
+        self.asked.increment(1);
         let (gate, inbox) = (Arc::clone(self), Arc::clone(inbox));
         self.runtime.spawn(async move {
             let verdict = match question {

@@ -141,7 +141,7 @@ impl Metrics {
     }
 }
 
-fn count(what: &str, help: &'static str) -> Counter {
+pub(crate) fn count(what: &str, help: &'static str) -> Counter {
     let name = format!("rollcall_mqtt_{what}_total");
     describe_counter!(name.clone(), help);
     counter!(name)

@@ -83,7 +83,7 @@ impl Worker {
         };
         let question = match doubt.what {
             Revoked::Thing(_) | Revoked::Key(_) => Question::Identify(Credentials {
-                thing: thing.thing(),
+                thing: Some(thing.thing()),
                 key,
             }),
             Revoked::Channel(channel) | Revoked::Grant { channel, .. } => Question::Authorize {

@@ -5,6 +5,7 @@ use rollcall_domain::event::Event;
 use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, Timestamp, UserId};
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::things::{Actions, Channel, Grant, Listing, Page, Status, Thing, ThingStore};
+use rollcall_domain::vault::{KeptKey, SealedKey};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -14,22 +15,24 @@ use crate::database::{Database, failed, taken};
 impl ThingStore for Database {
     async fn add_things(
         &self,
-        things: &[(Thing, KeyHash)],
+        things: &[(Thing, KeptKey)],
         events: Vec<Event>,
     ) -> Result<(), StoreError> {
         let failed = failed("keep things");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         for (thing, key) in things {
             sqlx::query(
-                "INSERT INTO things (id, owner, name, tags, metadata, key_hash, enabled, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO things
+                 (id, owner, name, tags, metadata, key_hash, sealed_key, enabled, created_at)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(thing.id.as_bytes().as_slice())
             .bind(thing.owner.as_bytes().as_slice())
             .bind(&thing.name)
             .bind(json(&thing.tags))
             .bind(json(&thing.metadata))
-            .bind(key.as_bytes().as_slice())
+            .bind(key.hash.as_bytes().as_slice())
+            .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
             .bind(thing.status == Status::Enabled)
             .bind(thing.created_at.0.cast_signed())
             .execute(&mut *transaction)
@@ -56,19 +59,23 @@ impl ThingStore for Database {
     async fn set_thing_key(
         &self,
         thing: &Thing,
-        key: KeyHash,
+        key: &KeptKey,
         events: Vec<Event>,
     ) -> Result<(), StoreError> {
         let failed = failed("keep the key of a thing");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query("UPDATE things SET key_hash = ?, updated_at = ?, updated_by = ? WHERE id = ?")
-            .bind(key.as_bytes().as_slice())
-            .bind(thing.updated_at.map(|at| at.0.cast_signed()))
-            .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
-            .bind(thing.id.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(taken("keep the key of a thing", "the key"))?;
+        sqlx::query(
+            "UPDATE things SET key_hash = ?, sealed_key = ?, updated_at = ?, updated_by = ?
+             WHERE id = ?",
+        )
+        .bind(key.hash.as_bytes().as_slice())
+        .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
+        .bind(thing.updated_at.map(|at| at.0.cast_signed()))
+        .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
+        .bind(thing.id.as_bytes().as_slice())
+        .execute(&mut *transaction)
+        .await
+        .map_err(taken("keep the key of a thing", "the key"))?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -84,6 +91,16 @@ impl ThingStore for Database {
         .await
         .map_err(&failed)?;
         row.map(|row| thing(&row)).transpose().map_err(&failed)
+    }
+
+    async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError> {
+        let bytes: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("SELECT sealed_key FROM things WHERE id = ?")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(failed("read the key of a thing"))?;
+        Ok(bytes.flatten().map(SealedKey::from_bytes))
     }
 
     async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError> {

@@ -9,6 +9,7 @@ use rollcall_domain::things::{
     Actions, Created, Error, NewChannel, NewThing, Page, Status, Things,
 };
 use rollcall_domain::users::{self, Users};
+use rollcall_domain::vault::{KeyKeeper, Vault};
 use rollcall_storage::database::Database;
 use tempfile::TempDir;
 
@@ -74,7 +75,8 @@ async fn house() -> House {
     let heard = Arc::new(Heard::default());
     let store = Arc::new(database.clone());
     let revocations = Arc::clone(&heard) as Arc<dyn Revocations>;
-    let things = Things::new(store, revocations, KeyHasher::new(&[7; 32]));
+    let keys = KeyKeeper::new(KeyHasher::new(&[7; 32]), Vault::new(&[[8; 32]]));
+    let things = Things::new(store, revocations, keys);
     House {
         _folder: folder,
         database,
@@ -233,6 +235,26 @@ async fn a_new_key_and_a_disabled_thing_shut_the_old_one_out() {
     assert_eq!(
         *house.heard.0.lock().expect("lock"),
         [Revoked::Key(id), Revoked::Thing(id)]
+    );
+}
+
+#[tokio::test]
+async fn an_owner_is_shown_the_key_that_counts_and_nobody_else_is() {
+    let house = house().await;
+    let lamp = house.thing("lamp").await;
+    let id = lamp.thing.id;
+    let shown = house.things.show(house.owner, id).await.expect("shown");
+    assert!(shown.key.expect("kept").matches(lamp.key.expose()));
+    assert_eq!(shown.thing, lamp.thing);
+    let rotated = house.things.rotate_key(house.owner, id, None).await;
+    let rotated = rotated.expect("rotated");
+    let shown = house.things.show(house.owner, id).await.expect("shown");
+    assert!(shown.key.expect("kept").matches(rotated.key.expose()));
+    let stranger = house.things.show(UserId::generate(), id).await;
+    assert!(matches!(stranger, Err(Error::NotFound(_))));
+    assert_eq!(
+        house.operations().await[1..],
+        ["thing.view", "thing.update_secret", "thing.view"]
     );
 }
 

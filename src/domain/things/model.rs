@@ -6,6 +6,7 @@ use crate::access::Action;
 use crate::event::Event;
 use crate::identity::{ChannelId, KeyHash, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
+use crate::vault::{KeptKey, SealedKey};
 
 /// Whether an entity takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Status {
     }
 }
 
-/// A thing as it is kept. Its key is not part of it: of a key only a keyed hash is kept.
+/// A thing as it is kept. Its key is not part of it: see [`crate::vault`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thing {
     pub id: ThingId,
@@ -47,11 +48,18 @@ pub struct NewThing {
     pub key: Option<Secret>,
 }
 
-/// A thing just made, with the one sight of its key.
+/// A thing just made, with its key.
 #[derive(Clone, Debug)]
 pub struct Created {
     pub thing: Thing,
     pub key: Secret,
+}
+
+/// A thing, and its key if that may be seen.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub thing: Thing,
+    pub key: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -149,7 +157,7 @@ pub struct Listing<T> {
 pub trait ThingStore: Send + Sync {
     async fn add_things(
         &self,
-        things: &[(Thing, KeyHash)],
+        things: &[(Thing, KeptKey)],
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
@@ -161,11 +169,14 @@ pub trait ThingStore: Send + Sync {
     async fn set_thing_key(
         &self,
         thing: &Thing,
-        key: KeyHash,
+        key: &KeptKey,
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
     async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError>;
+
+    /// The sealed copy of a thing's key, if one is kept.
+    async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError>;
 
     /// In the order they were made.
     async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError>;
