@@ -18,6 +18,7 @@ mod mqtt31;
 mod observe;
 mod open;
 mod options;
+mod ordering;
 mod presence;
 mod provisioning;
 mod proxy;

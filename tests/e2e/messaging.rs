@@ -472,7 +472,7 @@ fn faulty_packets_end_the_session_with_the_reason() {
         let Some(fault) = found.err().filter(|_| row.protocol == protocol) else {
             continue;
         };
-        assert_eq!(format!("{fault:?}"), row.found);
+        assert_eq!(format!("{fault:?}"), row.found, "{}", row.line);
         let mut client = world.client(Hello::of(&thing, "c").five());
         client.send(&row.bytes);
         let packet = client.receive();

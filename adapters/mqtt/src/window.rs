@@ -21,6 +21,10 @@ pub(crate) struct Window {
     flights: VecDeque<Option<Flight>>,
     /// Identifier of the first flight.
     first: u16,
+    /// QoS 2 messages whose PUBREC has come, in that order, up to their PUBCOMP.
+    released: VecDeque<u16>,
+    /// How many of those, from the front, need not be released again.
+    rereleased: usize,
     /// Flights before this one need not be sent again.
     resent: usize,
     /// Flights that were sent on this connection.
@@ -76,6 +80,8 @@ impl Window {
         Self {
             flights: VecDeque::new(),
             first: 1,
+            released: VecDeque::new(),
+            rereleased: 0,
             resent: 0,
             active: 0,
             max: 0,
@@ -89,6 +95,7 @@ impl Window {
         self.max = max;
         self.active = 0;
         self.resent = 0;
+        self.rereleased = 0;
         for place in &mut self.flights {
             // What may not be sent again counts as done with.
             if place
@@ -160,8 +167,21 @@ impl Window {
     }
 
     /// The next message that was in flight on an earlier connection and is to be sent again, if the window
-    /// has room for it, oldest first [MQTT5-4.4.0-1], [MQTT5-4.6.0-1].
+    /// has room for it: releases in the order of their PUBRECs [MQTT5-4.6.0-4], then messages, oldest first
+    /// [MQTT5-4.4.0-1], [MQTT5-4.6.0-1].
     pub(crate) fn resend(&mut self) -> Option<(u16, &Flight)> {
+        while self.has_room() && self.rereleased < self.released.len() {
+            let id = self.released[self.rereleased];
+            self.rereleased += 1;
+            let flight = self.flights.get_mut(distance(self.first, id));
+            if let Some(Some(flight)) = flight
+                && !flight.sent
+            {
+                self.active += 1;
+                flight.sent = true;
+                return self.flight(id);
+            }
+        }
         while self.has_room() && self.resent < self.flights.len() {
             let n = self.resent;
             self.resent += 1;
@@ -169,10 +189,15 @@ impl Window {
                 self.active += 1;
                 let flight = self.flights[n].as_mut().expect("invariant: just seen");
                 flight.sent = true;
-                return Some((nth(self.first, n), flight));
+                return self.flight(nth(self.first, n));
             }
         }
         None
+    }
+
+    fn flight(&self, id: u16) -> Option<(u16, &Flight)> {
+        let place = self.flights.get(distance(self.first, id))?;
+        Some((id, place.as_ref()?))
     }
 
     /// The next message of the queue, if the window has room for it.
@@ -237,7 +262,10 @@ impl Window {
             // A refused message is done with [MQTT5-4.3.3-4].
             (AckKind::PubRec, QoS::ExactlyOnce, false) if failed => {}
             (AckKind::PubRec, QoS::ExactlyOnce, _) => {
-                flight.released = true;
+                if !flight.released {
+                    flight.released = true;
+                    self.released.push_back(id);
+                }
                 // The message may no longer be sent, only its PUBREL [MQTT5-4.3.3-5].
                 flight.message = None;
                 return Acked::Release;
@@ -258,6 +286,13 @@ impl Window {
             return;
         };
         self.active -= u16::from(flight.sent);
+        if flight.released {
+            let id = nth(self.first, index);
+            let place = self.released.iter().position(|it| *it == id);
+            let place = place.expect("invariant: noted when it was released");
+            self.released.remove(place);
+            self.rereleased -= usize::from(place < self.rereleased);
+        }
         self.pop_done();
         if self.flights.is_empty() && self.flights.capacity() > 64 {
             self.flights = VecDeque::new();
@@ -334,7 +369,7 @@ mod tests {
         while let Some((id, flight)) = window.resend() {
             again.push((id, flight.released));
         }
-        assert_eq!(again, [(ids[1], false), (ids[2], true)]);
+        assert_eq!(again, [(ids[2], true), (ids[1], false)]);
         // Not sent again yet on this connection: it is gone at once.
         window.resume(0);
         assert_eq!(window.forget(|message| message.publish().topic == "a"), 2);
