@@ -157,13 +157,17 @@ impl Server {
                 tracing::error!(error = &error as &dyn std::error::Error, "gRPC has failed");
             }
         }));
-        let ready = Arc::clone(&journal);
+        let (ready, handle) = (Arc::clone(&journal), front.handle());
         let state = rollcall_http::State {
             metrics,
             roll: journal.clone(),
-            readiness: Arc::new(move || match ready.is_writable() {
-                true => Vec::new(),
-                false => vec!["the journal cannot be written".to_owned()],
+            readiness: Arc::new(move || {
+                let lacks = [
+                    (!ready.is_writable(), "the journal cannot be written"),
+                    (handle.is_short_of_memory(), "memory is short"),
+                ];
+                let lacks = lacks.into_iter().filter(|(lacks, _)| *lacks);
+                lacks.map(|(_, what)| what.to_owned()).collect()
             }),
         };
         let stopped = stopping.clone();

@@ -344,6 +344,9 @@ impl Worker {
             session.principal = principal;
             return Ok(slot);
         }
+        if self.shared.counts.memory.is_short() {
+            return Err(Refusal::MemoryShort);
+        }
         let before = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         if before >= self.shared.config.max_sessions {
             self.shared.sessions.fetch_sub(1, Ordering::Relaxed);

@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     /// A beginning of a packet, or packets that may not be looked at yet.
     pub(crate) input: Vec<u8>,
     pub(crate) outbox: Outbox,
+    /// What of it was left by earlier turns and is counted among what waits.
+    pub(crate) counted: usize,
     /// When the timer of this connection that counts is due; others are of the past.
     pub(crate) timer: Tick,
     /// When something was last read.
@@ -130,6 +132,7 @@ impl Connection {
             answers: Vec::new(),
             input: Vec::new(),
             outbox: Outbox::default(),
+            counted: 0,
             timer: 0,
             heard: now,
             patience: 0,

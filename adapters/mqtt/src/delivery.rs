@@ -211,7 +211,7 @@ impl Worker {
     #[inline]
     fn send_once(&mut self, token: usize, frame: Segment, receiver: &Receiver, retain: bool) {
         let connection = &mut self.connections[token];
-        if connection.outbox.len() + frame.len as usize > self.shared.session_queue_bytes {
+        if connection.outbox.len() + frame.len as usize > self.max_unread {
             self.tally.dropped_full += 1;
             return;
         }

@@ -48,6 +48,7 @@ impl Worker {
         // A reason must not make the packet larger than the client takes [MQTT5-3.14.2-3].
         let why = why.filter(|why| why.len() + 16 <= connection.max_packet as usize);
         connection.stage = Stage::Closing { linger: told };
+        self.queued -= std::mem::take(&mut connection.counted);
         connection.waiting = 0;
         connection.input = Vec::new();
         connection.member = None;
@@ -198,6 +199,7 @@ impl Worker {
         session.received = Vec::new();
         session.resumable = false;
         session.overflowed = false;
+        self.count_queued(slot);
         self.publish_testament(slot);
     }
 

@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Mail};
 use crate::limits::Counts;
+use crate::limits::memory::Memory;
 use crate::listener::{self, Door, Listener, ListenerError, SocketFiles};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
@@ -93,9 +94,16 @@ pub struct Front {
 #[derive(Clone)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
+    memory: Arc<Memory>,
 }
 
 impl Handle {
+    /// Whether nothing new is taken on, since memory is beyond `mqtt.limits.memory_high_water`.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory.is_short()
+    }
+
     /// Takes from sessions what was revoked. `Access` must have forgotten it already.
     pub fn revoked(&self, what: &[Revoked]) {
         let what: Arc<[Revoked]> = what.into();
@@ -189,6 +197,8 @@ impl Front {
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Worker)?;
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let counts = Counts::new(&config.limits, workers, std::time::Instant::now());
+        runtime.spawn(Memory::watch(Arc::downgrade(&counts.memory)));
         let shared = Arc::new(Shared {
             listeners,
             session_queue_bytes: bytes(config.session_queue_bytes),
@@ -199,7 +209,7 @@ impl Front {
             inboxes: inboxes.clone(),
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
-            counts: Counts::new(&config.limits, std::time::Instant::now()),
+            counts,
             metrics: Metrics::new(),
             homes: RandomState::new(),
             config: config.clone(),
@@ -208,6 +218,7 @@ impl Front {
         // From here on threads run: `front` stops them should a later one fail to start.
         let handle = Handle {
             inboxes: inboxes.into(),
+            memory: Arc::clone(&shared.counts.memory),
         };
         let mut front = Self {
             listeners: named,

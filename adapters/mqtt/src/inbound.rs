@@ -237,7 +237,7 @@ impl Worker {
             self.shared.retained.clear(topic);
             return true;
         }
-        self.shared.retained.set(topic, message()).is_ok()
+        !self.shared.counts.memory.is_short() && self.shared.retained.set(topic, message()).is_ok()
     }
 
     /// Forgets retained messages that have expired, now and every second from now on.

@@ -35,6 +35,8 @@ pub(crate) enum Mail {
     Doubted(Arc<[Revoked]>),
     /// End these sessions, and say how many there were.
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
+    /// Too much waits, most of it here.
+    Shed,
     /// End all sessions and return.
     Stop,
 }

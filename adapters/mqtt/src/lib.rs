@@ -33,6 +33,7 @@ mod revocation;
 mod router;
 mod session;
 mod sharing;
+mod shedding;
 mod sockets;
 mod storm;
 mod subscribing;
@@ -44,5 +45,5 @@ mod worker;
 
 pub use config::{AccessMode, Address, Config};
 pub use front::{Front, Handle, StartError};
-pub use limits::{Limits, RateAction};
+pub use limits::{Limits, MemoryMark, RateAction};
 pub use listener::ListenerError;

@@ -3,6 +3,8 @@
 pub(crate) mod addresses;
 pub(crate) mod bucket;
 pub(crate) mod logins;
+pub(crate) mod memory;
+pub(crate) mod queues;
 mod table;
 pub(crate) mod things;
 
@@ -15,6 +17,9 @@ use serde::Deserialize;
 use self::addresses::Addresses;
 use self::bucket::Rate;
 use self::logins::{Logins, Patience};
+use self::memory::Memory;
+pub use self::memory::MemoryMark;
+use self::queues::Queues;
 use self::things::{ThingAllowance, Things};
 
 /// What can be set about limits (`[mqtt.limits]`). Of counts and rates 0 is no limit.
@@ -50,6 +55,10 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     pub publish_burst: Duration,
     pub rate_action: RateAction,
+    /// What may wait to be sent, of all sessions together: sent but not taken, and queued behind windows.
+    pub max_queue_bytes: ByteSize,
+    /// Resident memory beyond which nothing new is taken on.
+    pub memory_high_water: MemoryMark,
 }
 
 /// What happens to a thing that publishes too much.
@@ -112,11 +121,13 @@ impl Limits {
 pub(crate) struct Counts {
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logins: Logins,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) queues: Queues,
     pub(crate) things: Arc<Things>,
 }
 
 impl Counts {
-    pub(crate) fn new(limits: &Limits, start: Instant) -> Self {
+    pub(crate) fn new(limits: &Limits, workers: usize, start: Instant) -> Self {
         let patience = Patience {
             allowed: limits.failed_logins,
             window: limits.failed_login_window,
@@ -130,6 +141,11 @@ impl Counts {
         Self {
             addresses: Arc::new(Addresses::new(start)),
             logins: Logins::new(patience, start),
+            queues: Queues::new(
+                usize::try_from(limits.max_queue_bytes.as_u64()).unwrap_or(usize::MAX),
+                workers,
+            ),
+            memory: Arc::new(Memory::new(limits.memory_high_water)),
             things: Arc::new(Things::new(of_thing, start)),
         }
     }

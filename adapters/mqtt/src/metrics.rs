@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions_ended: [Counter; Farewell::ALL.len()],
     pub(crate) sessions_expired: Counter,
     pub(crate) sessions_overflowed: Counter,
+    pub(crate) sessions_shed: Counter,
     pub(crate) failed_logins_delayed: Counter,
     pub(crate) topics_refused: Counter,
     pub(crate) publishes_delayed: Counter,
@@ -85,6 +86,10 @@ impl Metrics {
                 "sessions_overflowed",
                 "Sessions ended because they left too much unread",
             ),
+            sessions_shed: count(
+                "sessions_shed",
+                "Sessions ended because too much waited for all and they had the most",
+            ),
             failed_logins_delayed: count(
                 "failed_logins_delayed",
                 "Failed logins answered late because there were mqtt.limits.failed_logins before",
@@ -147,7 +152,7 @@ pub(crate) fn count(what: &str, help: &'static str) -> Counter {
     counter!(name)
 }
 
-fn level(what: &str, help: &'static str) -> Gauge {
+pub(crate) fn level(what: &str, help: &'static str) -> Gauge {
     let name = format!("rollcall_mqtt_{what}");
     describe_gauge!(name.clone(), help);
     gauge!(name)

@@ -18,6 +18,7 @@ impl Worker {
     pub(crate) fn enqueue(&mut self, slot: usize, queued: Queued) {
         if self.has_room(slot, &queued) || self.drop_expired(slot) && self.has_room(slot, &queued) {
             self.sessions[slot].window.enqueue(queued);
+            self.count_queued(slot);
             return self.tell_room(slot);
         }
         match queued.group() {
@@ -43,6 +44,7 @@ impl Worker {
             .metrics
             .dropped_expired
             .increment(dropped as u64);
+        self.count_queued(slot);
         dropped > 0
     }
 
@@ -99,6 +101,7 @@ impl Worker {
             self.send_queued(slot, token, queued);
         }
         self.tell_room(slot);
+        self.count_queued(slot);
     }
 
     fn send_queued(&mut self, slot: usize, token: usize, queued: Queued) {
@@ -170,7 +173,7 @@ impl Worker {
         };
         let protocol = session.protocol.expect("invariant: connected");
         let unread = self.connections[token].outbox.len() + queued.message.len();
-        if unread > self.shared.session_queue_bytes {
+        if unread > self.max_unread {
             self.tally.dropped_full += 1;
             return;
         }

@@ -30,6 +30,8 @@ pub(crate) enum Refusal {
     AccessUnavailable,
     TooManyQuestions,
     TooManySessions,
+    /// Memory is short: sessions that are here already may go on, new ones must wait.
+    MemoryShort,
     /// The address waits for the answer to an earlier guess.
     TooManyFailedLogins,
     TooManyConnections,
@@ -40,7 +42,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Version,
         Self::BadCredentials,
         Self::BadClientId,
@@ -49,6 +51,7 @@ impl Refusal {
         Self::AccessUnavailable,
         Self::TooManyQuestions,
         Self::TooManySessions,
+        Self::MemoryShort,
         Self::TooManyFailedLogins,
         Self::TooManyConnections,
         Self::WillTopicTooLong,
@@ -67,9 +70,10 @@ impl Refusal {
             Self::BadAuthenticationMethod => (5, 0x8C),
             Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
             Self::TooManyQuestions => (3, 0x89),
-            Self::TooManySessions | Self::TooManyConnections | Self::JournalFull => {
-                (3, QUOTA_EXCEEDED)
-            }
+            Self::TooManySessions
+            | Self::MemoryShort
+            | Self::TooManyConnections
+            | Self::JournalFull => (3, QUOTA_EXCEEDED),
             Self::TooManyFailedLogins => (3, CONNECTION_RATE_EXCEEDED),
             // 3.1.1 has no word for it: "not authorized" at least tells the client not to try again.
             Self::WillTopicTooLong => (5, TOPIC_NAME_INVALID),
@@ -87,6 +91,7 @@ impl Refusal {
             Self::AccessUnavailable => "access_unavailable",
             Self::TooManyQuestions => "too_many_questions",
             Self::TooManySessions => "too_many_sessions",
+            Self::MemoryShort => "memory_short",
             Self::TooManyFailedLogins => "too_many_failed_logins",
             Self::TooManyConnections => "too_many_connections",
             Self::WillTopicTooLong => "will_topic_too_long",
@@ -107,6 +112,7 @@ impl Refusal {
             Self::AccessUnavailable => "cannot reach the things service",
             Self::TooManyQuestions => "too many logins at one time",
             Self::TooManySessions => "too many sessions",
+            Self::MemoryShort => "memory is short",
             Self::TooManyFailedLogins => "too many failed logins: wait a moment",
             Self::TooManyConnections => "the thing has too many connections",
             Self::WillTopicTooLong => "the topic of the will is too long or has too many levels",

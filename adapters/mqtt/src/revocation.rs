@@ -250,6 +250,7 @@ impl Worker {
         }
         let had_some = self.drop_subscriptions(slot, channel);
         let dropped = self.sessions[slot].window.forget(there);
+        self.count_queued(slot);
         self.shared.metrics.dropped_revoked.increment(dropped);
         self.tell_room(slot);
         if !had_some {

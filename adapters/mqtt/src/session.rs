@@ -56,6 +56,8 @@ pub(crate) struct Session {
     /// Few, as a rule: a list is smaller than a map, and in order.
     pub(crate) subscriptions: Vec<(Box<str>, Terms)>,
     pub(crate) window: Window,
+    /// What of its queue is counted among what waits.
+    pub(crate) counted: usize,
     /// Identifiers of QoS 2 messages that came and are not released yet.
     pub(crate) received: Vec<u16>,
     pub(crate) testament: Option<Testament>,
@@ -79,6 +81,7 @@ impl Session {
             departures: 0,
             subscriptions: Vec::new(),
             window: Window::new(),
+            counted: 0,
             received: Vec::new(),
             testament: None,
             availability: None,

@@ -139,6 +139,7 @@ impl Worker {
                 None => true,
             }
         });
+        self.count_queued(slot);
         self.tell_room(slot);
     }
 

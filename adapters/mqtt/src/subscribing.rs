@@ -127,7 +127,9 @@ impl Worker {
         let new = known.is_none();
         if let Some(known) = known {
             *known = terms;
-        } else if session.subscriptions.len() < self.shared.config.max_subscriptions {
+        } else if session.subscriptions.len() < self.shared.config.max_subscriptions
+            && !self.shared.counts.memory.is_short()
+        {
             session.subscriptions.push((filter.into(), terms));
         } else {
             return None;

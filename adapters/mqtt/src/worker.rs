@@ -110,6 +110,11 @@ pub(crate) struct Worker {
     pub(crate) routes: HashMap<Box<str>, Arc<Route>>,
     pub(crate) timers: Timers<Timer>,
     pub(crate) tally: Tally,
+    /// Bytes that wait here, past the end of a turn, and what was last said of it.
+    pub(crate) queued: usize,
+    pub(crate) reported: usize,
+    /// QoS 0 beyond this is dropped.
+    pub(crate) max_unread: usize,
     pub(crate) now: Instant,
     pub(crate) tick: Tick,
     pub(crate) read: Vec<u8>,
@@ -165,6 +170,9 @@ impl Worker {
             routes: HashMap::new(),
             timers,
             tally: Tally::default(),
+            queued: 0,
+            reported: 0,
+            max_unread: shared.session_queue_bytes,
             now,
             tick: 0,
             read: vec![0; READ_BYTES],
@@ -191,6 +199,7 @@ impl Worker {
             self.now = Instant::now();
             self.tick = self.timers.tick(self.now);
             storm.begin_turn(self.now);
+            self.tighten();
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -243,6 +252,9 @@ impl Worker {
                 Ok(Written::Part) => {}
                 Err(_) => return self.end(token, Farewell::ConnectionLost),
             }
+            if self.connections.contains(token) {
+                self.count_unread(token);
+            }
         }
         let Some(connection) = self.connections.get_mut(token) else {
             return;
@@ -278,6 +290,7 @@ impl Worker {
                     // Whoever asked may have gone away.
                     let _ = answer.send(self.kick(&kick));
                 }
+                Mail::Shed => self.shed(),
                 Mail::Stop => self.stop(),
             }
             if self.turn.is_full() {
@@ -487,9 +500,12 @@ impl Worker {
         for session in std::mem::take(&mut self.overflowed) {
             self.discard(session);
         }
+        self.report_queued();
+        self.make_room();
         self.hand_out();
         self.append_changes();
         self.flush();
+        self.report_queued();
         self.tally.report(&self.shared.metrics);
     }
 
@@ -543,6 +559,9 @@ impl Worker {
                         .push((token, generation, Farewell::ConnectionLost)),
                 },
             }
+            if self.connections.contains(token) {
+                self.count_unread(token);
+            }
         }
         self.dirty = dirty;
         self.turn.clear();
@@ -572,6 +591,7 @@ impl Worker {
 
     pub(crate) fn remove(&mut self, token: usize) {
         let connection = self.connections.remove(token);
+        self.queued -= connection.counted;
         let listener = &self.shared.listeners[connection.listener];
         listener.connections.fetch_sub(1, Ordering::Relaxed);
         listener.open.decrement(1.0);
