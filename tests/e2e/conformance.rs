@@ -20,10 +20,7 @@ fn play(text: &'static str) {
     ]);
     let open = world.listener("open").parse().expect("an address");
     let stages = [
-        Stage {
-            address: world.mqtt(),
-            member: Some(world.member()),
-        },
+        Stage::of(&world),
         Stage {
             address: open,
             member: None,

@@ -33,4 +33,5 @@ mod sharing;
 mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;
+mod terms;
 mod world;

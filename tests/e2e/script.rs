@@ -4,7 +4,7 @@
 //! no thing may have, `things` if it needs such as are denied. Then, a line each (`4:` or `5:` before it: in that version only):
 //!
 //! - `a > publish ~/x hello qos=1 id=7`: client `a` sends; `~` is a topic of the script's own; `-` is nothing at all;
-//!   `raw` sends bytes in the notation of `packets.txt`; `give` sends a message and sees it through;
+//!   a payload is text, `len:100` or `hex:ff00`; `raw` sends bytes in the notation of `packets.txt`; `give` sends a message and sees it through;
 //! - `a < puback 7`: `a` hears exactly that; codes are hex, `0/87` is 0 in 3.1.1 and 0x87 in 5, `?` is any, `$n` binds a
 //!   number or stands for it. A PUBLISH has the properties that are listed; of other packets those that are listed
 //!   are compared, `reason=-` is none and `reason=*` any. A DISCONNECT is heard in version 5 only. `take` is a message,
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::client::{Client, Hello, Packet, block, packet, text, variable};
 use crate::table;
-use crate::world::Thing;
+use crate::world::{Thing, World};
 
 pub(crate) struct Script {
     pub(crate) name: &'static str,
@@ -35,6 +35,16 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     /// The thing and its channel; `None` where anybody may do anything.
     pub(crate) member: Option<(Thing, String)>,
+}
+
+impl Stage {
+    /// The first listener, as a thing.
+    pub(crate) fn of(world: &World) -> Self {
+        Self {
+            address: world.mqtt(),
+            member: Some(world.member()),
+        }
+    }
 }
 
 pub(crate) fn scripts(text: &'static str) -> Vec<Script> {
@@ -434,9 +444,10 @@ impl Play<'_> {
     }
 
     fn payload(&self, word: &str) -> Vec<u8> {
-        match word.strip_prefix("len:") {
-            Some(len) => vec![b'x'; len.parse().expect("a length")],
-            None => self.spelled(word).into_bytes(),
+        match word.split_once(':') {
+            Some(("len", len)) => vec![b'x'; len.parse().expect("a length")],
+            Some(("hex", hex)) => table::bytes(hex),
+            _ => self.spelled(word).into_bytes(),
         }
     }
 

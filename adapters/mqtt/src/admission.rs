@@ -13,7 +13,7 @@ use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Prot
 use rollcall_domain::topic::TopicName;
 
 use crate::aliases::Aliases;
-use crate::codec::{self, ConnackProperties, OutgoingPublish};
+use crate::codec::{self, OutgoingPublish};
 use crate::config::AccessMode;
 use crate::connection::{Stage, Will};
 use crate::gate::{Answer, Answered, Asker, Question};
@@ -21,7 +21,7 @@ use crate::message::Message;
 use crate::packet::{self, Connect, Packet, QoS};
 use crate::principal::{Deed, Finding, Grant, Open, Principal};
 use crate::reason::{self, Refusal};
-use crate::session::{ClientKey, Expiry, Session};
+use crate::session::{ClientKey, Session};
 use crate::timers::ticks;
 use crate::worker::{Flow, Worker};
 
@@ -60,8 +60,9 @@ impl Worker {
             // A second CONNECT is a protocol error [MQTT5-3.1.0-2].
             return self.violation(token, reason::PROTOCOL_ERROR);
         }
-        self.connections[token].max_packet =
-            connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        let connection = &mut self.connections[token];
+        connection.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        connection.wants_reasons = connect.properties.request_problem_information;
         if !self.connections[token].settled {
             self.connections[token].settled = true;
             let home = self.home(self.username(token, connect), connect.client_id);
@@ -118,6 +119,9 @@ impl Worker {
         if id_len > MAX_CLIENT_ID {
             return Err(Refusal::BadClientId.into());
         }
+        if !self.has_room_for_connack(token, connect) {
+            return Err(Refusal::PacketTooLarge.into());
+        }
         let principal = self.principal(token, connect)?;
         let will = match &connect.will {
             Some(will) => {
@@ -131,6 +135,7 @@ impl Worker {
                     self.shared.metrics.topics_refused.increment(1);
                     return Err(Refusal::WillTopicTooLong.into());
                 }
+                self.check_will(will)?;
                 let grant = self.grant_will(token, &principal, will)?;
                 Some(Box::new(Will {
                     message: self.testament(connect.protocol, will),
@@ -227,6 +232,23 @@ impl Worker {
             }
         }
         Err(self.ask(token, Question::Identify(credentials.clone())))
+    }
+
+    /// What of a will the standard or the configuration forbids; its topic is the codec's business.
+    fn check_will(&self, will: &packet::Will<'_>) -> Result<(), Refusal> {
+        let config = &self.shared.config;
+        if will.qos > config.max_qos {
+            // [MQTT5-3.2.2-12]
+            return Err(Refusal::WillQos);
+        }
+        if will.retain && !config.retain_available {
+            // [MQTT5-3.2.2-13]
+            return Err(Refusal::WillRetain);
+        }
+        if config.check_payload_format && !will.properties.holds_for(will.payload) {
+            return Err(Refusal::WillPayload);
+        }
+        Ok(())
     }
 
     fn grant_will(
@@ -422,12 +444,7 @@ impl Worker {
         if connect.clean_start {
             self.reset_session(slot);
         }
-        let expiry = match connect.protocol {
-            // 3.1.1 knows only sessions that end with the connection, and those that stay.
-            Protocol::Mqtt31 | Protocol::Mqtt311 if connect.clean_start => Expiry::AtOnce,
-            Protocol::Mqtt31 | Protocol::Mqtt311 => self.shared.expiry(u32::MAX),
-            Protocol::Mqtt5 => self.shared.expiry(connect.properties.session_expiry),
-        };
+        let expiry = self.shared.session_expiry(connect);
         let session = &mut self.sessions[slot];
         let present = session.resumable;
         session.claim = None;
@@ -460,37 +477,16 @@ impl Worker {
         let aliases = aliases.min(self.shared.config.max_topic_alias_out);
         connection.outgoing_aliases = (aliases > 0).then(|| Box::new(Aliases::new(aliases)));
         connection.heard = self.tick;
-        if connect.keep_alive == 0 {
+        let keep_alive = self.shared.keep_alive(connect);
+        if keep_alive == 0 {
             connection.patience = 0;
             connection.timer = 0;
         } else {
             // One and a half times the keep-alive [MQTT5-3.1.2-22].
-            let patience = Duration::from_millis(u64::from(connect.keep_alive) * 1500);
+            let patience = Duration::from_millis(u64::from(keep_alive) * 1500);
             connection.patience = ticks(patience);
             self.set_timer(token, ticks(patience));
         }
-    }
-
-    fn greet_back(&mut self, slot: usize, token: usize, connect: &Connect<'_>, present: bool) {
-        let config = &self.shared.config;
-        let session = &self.sessions[slot];
-        let expiry = match session.expiry {
-            Expiry::AtOnce => 0,
-            Expiry::After(time) => time.as_secs() as u32,
-        };
-        let key = Arc::clone(&session.key);
-        let properties = ConnackProperties {
-            session_expiry: (expiry != connect.properties.session_expiry).then_some(expiry),
-            receive_maximum: Some(config.max_inflight),
-            maximum_packet_size: Some(self.limit(&self.connections[token])),
-            assigned_client_id: connect.client_id.is_empty().then_some(&*key.client_id),
-            topic_alias_maximum: Some(config.max_topic_alias),
-            ..ConnackProperties::default()
-        };
-        let protocol = connect.protocol;
-        self.reply(token, |out| {
-            codec::connack(out, protocol, present, reason::SUCCESS, &properties);
-        });
     }
 }
 

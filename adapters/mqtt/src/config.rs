@@ -11,7 +11,9 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use crate::connack::{ResponseInformation, ServerReference};
 use crate::limits::Limits;
+use crate::packet::QoS;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,20 @@ pub struct Config {
     /// Networks that may send one; none is any.
     #[serde(deserialize_with = "one_or_many")]
     pub proxy_from: Vec<IpNet>,
+    /// The highest QoS that is taken and given.
+    #[serde(deserialize_with = "qos")]
+    pub max_qos: QoS,
+    /// Whether messages may be retained.
+    pub retain_available: bool,
+    /// The longest keep-alive of an MQTT 5 client; 0 leaves it to the client.
+    #[serde(with = "humantime_serde")]
+    pub max_keep_alive: Duration,
+    /// What MQTT 5 clients get that ask for response information; empty for nothing.
+    pub response_information: ResponseInformation,
+    /// The server that MQTT 5 clients are sent to when this one is full or stops; empty for none.
+    pub server_reference: ServerReference,
+    /// Whether what is said to be UTF-8 (MQTT 5) must be.
+    pub check_payload_format: bool,
     /// Threads that own sockets and sessions; 0 is one per core.
     pub workers: usize,
     /// Connections at one time; later ones are closed unread.
@@ -152,6 +168,11 @@ where
     D: Deserializer<'de>,
 {
     one_or_many(input).map(Some)
+}
+
+fn qos<'de, D: Deserializer<'de>>(input: D) -> Result<QoS, D::Error> {
+    QoS::from_bits(u8::deserialize(input)?)
+        .ok_or_else(|| serde::de::Error::custom("expected 0, 1 or 2"))
 }
 
 /// A list in a file, or text with commas, which is all that the environment has; nothing is an empty list.

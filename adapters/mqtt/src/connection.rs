@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     pub(crate) will: Option<Box<Will>>,
     /// The largest packet the client takes.
     pub(crate) max_packet: u32,
+    /// Whether the client asked for problem information: reason strings.
+    pub(crate) wants_reasons: bool,
     /// Topics by alias, the first one at 0.
     pub(crate) aliases: Vec<Option<Arc<str>>>,
     /// What the client is told, if it takes aliases.
@@ -140,6 +142,7 @@ impl Connection {
             session: None,
             will: None,
             max_packet: u32::MAX,
+            wants_reasons: true,
             aliases: Vec::new(),
             outgoing_aliases: None,
             shares: false,

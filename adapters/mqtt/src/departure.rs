@@ -7,12 +7,12 @@ use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::{SubscriptionFilter, TopicName};
 
-use crate::codec::{self, ConnackProperties, Fault};
+use crate::codec::{self, DisconnectProperties, Fault};
 use crate::connection::{Stage, Will};
 use crate::gate::Asker;
 use crate::packet::Disconnect;
 use crate::principal::{Deed, Finding};
-use crate::reason::{self, Refusal};
+use crate::reason;
 use crate::session::{Expiry, Testament};
 use crate::timers::ticks;
 use crate::worker::{Flow, Timer, Worker};
@@ -45,8 +45,6 @@ impl Worker {
         let told = was == Stage::Live
             && connection.protocol == Some(Protocol::Mqtt5)
             && !matches!(farewell, Farewell::Disconnected | Farewell::ConnectionLost);
-        // A reason must not make the packet larger than the client takes [MQTT5-3.14.2-3].
-        let why = why.filter(|why| why.len() + 16 <= connection.max_packet as usize);
         connection.stage = Stage::Closing { linger: told };
         self.queued -= std::mem::take(&mut connection.counted);
         connection.waiting = 0;
@@ -66,13 +64,26 @@ impl Worker {
             self.leave_session(slot, token, farewell, will);
         }
         if told {
-            self.reply(token, |out| codec::disconnect(out, code, why));
+            self.say_goodbye(token, code, why);
             self.linger(token);
         } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0
         {
             self.remove(token);
         }
         // Otherwise it is removed when the turn has written what it has.
+    }
+
+    fn say_goodbye(&mut self, token: usize, code: u8, why: Option<&str>) {
+        let why = why.filter(|_| self.connections[token].wants_reasons);
+        let elsewhere = self.shared.server_reference();
+        let elsewhere = elsewhere.filter(|_| reason::may_refer(code)).cloned();
+        self.reply_within(token, |out, all| {
+            let properties = DisconnectProperties {
+                reason_string: why.filter(|_| all),
+                server_reference: elsewhere.as_deref().filter(|_| all),
+            };
+            codec::disconnect(out, code, &properties);
+        });
     }
 
     pub(crate) fn leave_session(
@@ -224,8 +235,13 @@ impl Worker {
 
     /// The client broke the protocol: it is told how, and the connection is closed [MQTT5-4.13.1-1].
     pub(crate) fn violation(&mut self, token: usize, code: u8) -> Flow {
+        self.violation_because(token, code, None)
+    }
+
+    /// Like [`Worker::violation`], and says why.
+    pub(crate) fn violation_because(&mut self, token: usize, code: u8, why: Option<&str>) -> Flow {
         self.shared.metrics.violations.increment(1);
-        self.end_with(token, Farewell::ProtocolError, code);
+        self.end_because(token, Farewell::ProtocolError, code, why);
         Flow::Over
     }
 
@@ -234,49 +250,14 @@ impl Worker {
         let connection = &self.connections[token];
         tracing::debug!(peer = %connection.peer, %fault, "cannot read a packet");
         if connection.stage != Stage::Greeting {
-            self.violation(token, fault.reason());
+            self.violation_because(token, fault.reason(), Some(&fault.to_string()));
             return;
         }
         self.shared.metrics.faulty_greetings.increment(1);
         // Only who spoke MQTT gets an answer; what it is depends on the version asked for.
         match codec::refusal(fault, input) {
-            Some((protocol, code)) => self.refuse_with(token, protocol, code, None),
+            Some((protocol, code)) => self.refuse_with(token, protocol, code, None, None),
             None => self.remove(token),
         }
-    }
-
-    /// Answers a CONNECT with a refusal; nothing of it is kept.
-    pub(crate) fn refuse(&mut self, token: usize, protocol: Protocol, refusal: Refusal) -> Flow {
-        let metrics = &self.shared.metrics;
-        metrics.refused[refusal as usize].increment(1);
-        let (mqtt311, mqtt5) = refusal.codes();
-        let code = match protocol {
-            Protocol::Mqtt31 | Protocol::Mqtt311 => mqtt311,
-            Protocol::Mqtt5 => mqtt5,
-        };
-        self.refuse_with(token, protocol, code, Some(refusal.as_str()));
-        Flow::Over
-    }
-
-    fn refuse_with(&mut self, token: usize, protocol: Protocol, code: u8, why: Option<&str>) {
-        let connection = &mut self.connections[token];
-        connection.stage = Stage::Closing { linger: true };
-        let most = connection.max_packet as usize;
-        self.reply(token, |out| {
-            let start = out.len();
-            for reason_string in [why, None] {
-                let properties = ConnackProperties {
-                    reason_string,
-                    ..Default::default()
-                };
-                out.truncate(start);
-                codec::connack(out, protocol, false, code, &properties);
-                // A reason that does not fit is left out [MQTT5-3.2.2-19].
-                if out.len() - start <= most {
-                    break;
-                }
-            }
-        });
-        self.linger(token);
     }
 }

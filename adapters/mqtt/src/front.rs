@@ -55,6 +55,11 @@ impl Shared {
         self.listeners[connection.listener].access
     }
 
+    /// The server that MQTT 5 clients are sent to when this one is full or stops.
+    pub(crate) fn server_reference(&self) -> Option<&Arc<str>> {
+        self.config.server_reference.get()
+    }
+
     /// A session expiry that a client asks for, in seconds, cut to what is allowed.
     pub(crate) fn expiry(&self, seconds: u32) -> Expiry {
         let most = self.config.max_session_expiry;
@@ -78,6 +83,8 @@ pub enum StartError {
     Worker(#[source] io::Error),
     #[error(transparent)]
     Listener(#[from] ListenerError),
+    #[error("mqtt.max_keep_alive must be whole seconds, at most 65535")]
+    MaxKeepAlive,
     #[error("mqtt.max_inflight must be from 1 to 65535")]
     MaxInflight,
 }
@@ -157,6 +164,11 @@ impl Front {
         let listeners = listener::resolve(config)?;
         if config.max_inflight == 0 {
             return Err(StartError::MaxInflight);
+        }
+        let keep_alive = config.max_keep_alive;
+        let most = Duration::from_secs(u16::MAX.into());
+        if keep_alive > most || keep_alive.subsec_nanos() > 0 {
+            return Err(StartError::MaxKeepAlive);
         }
         let mut doors = Vec::new();
         let mut files = SocketFiles::default();

@@ -24,10 +24,44 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(1);
 impl Worker {
     #[inline]
     pub(crate) fn publish(&mut self, token: usize, publish: Publish<'_>) -> Flow {
+        if let Err(code) = self.check_publish(&publish) {
+            return self.refuse_publish(token, &publish, code);
+        }
         match publish.properties.topic_alias {
             None => self.publish_on(token, publish.topic, &publish),
             Some(alias) => self.publish_by_alias(token, alias, &publish),
         }
+    }
+
+    /// What of a PUBLISH the configuration forbids, whatever its topic.
+    #[inline]
+    fn check_publish(&self, publish: &Publish<'_>) -> Result<(), u8> {
+        let config = &self.shared.config;
+        if publish.qos > config.max_qos {
+            // [MQTT5-3.2.2-11]
+            return Err(reason::QOS_NOT_SUPPORTED);
+        }
+        if publish.retain && !config.retain_available {
+            // [MQTT5-3.2.2-14]
+            return Err(reason::RETAIN_NOT_SUPPORTED);
+        }
+        if publish.properties.payload_format.is_some()
+            && config.check_payload_format
+            && !publish.properties.holds_for(publish.payload)
+        {
+            return Err(reason::PAYLOAD_FORMAT_INVALID);
+        }
+        Ok(())
+    }
+
+    /// A payload that is not what it says it is gets the answer of its PUBLISH, if it has one; the client was
+    /// told of everything else beforehand.
+    #[cold]
+    fn refuse_publish(&mut self, token: usize, publish: &Publish<'_>, code: u8) -> Flow {
+        if code == reason::PAYLOAD_FORMAT_INVALID && publish.qos != QoS::AtMostOnce {
+            return self.answer_publish(token, publish, code);
+        }
+        self.violation(token, code)
     }
 
     /// A topic alias stands for a topic, or is made to [MQTT5-3.3.2.3.4].

@@ -9,6 +9,7 @@ mod admission;
 mod aliases;
 pub mod codec;
 mod config;
+mod connack;
 mod connection;
 mod delivery;
 mod departure;

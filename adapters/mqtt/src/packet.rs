@@ -88,6 +88,14 @@ pub struct PublishProperties<'a> {
     pub user: UserProperties<'a>,
 }
 
+impl PublishProperties<'_> {
+    /// Whether `payload` is what the format indicator says it is.
+    #[must_use]
+    pub fn holds_for(&self, payload: &[u8]) -> bool {
+        self.payload_format != Some(1) || std::str::from_utf8(payload).is_ok()
+    }
+}
+
 /// The user properties of a packet, in order: the whole property block, already checked, to be walked again.
 #[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {

@@ -9,12 +9,18 @@ pub(crate) const UNSPECIFIED: u8 = 0x80;
 pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
 pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
 pub(crate) const TOPIC_FILTER_INVALID: u8 = 0x8F;
+pub(crate) const SHUTTING_DOWN: u8 = 0x8B;
 pub(crate) const TOPIC_NAME_INVALID: u8 = 0x90;
 pub(crate) const PACKET_ID_NOT_FOUND: u8 = 0x92;
 pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub(crate) const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
 pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
+pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+pub(crate) const RETAIN_NOT_SUPPORTED: u8 = 0x9A;
+pub(crate) const QOS_NOT_SUPPORTED: u8 = 0x9B;
+pub(crate) const USE_ANOTHER_SERVER: u8 = 0x9C;
+pub(crate) const SERVER_MOVED: u8 = 0x9D;
 pub(crate) const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
 
 /// Why a CONNECT is refused.
@@ -25,6 +31,11 @@ pub(crate) enum Refusal {
     BadCredentials,
     BadClientId,
     WillNotAuthorized,
+    WillQos,
+    WillRetain,
+    WillPayload,
+    /// The CONNACK would be larger than the client takes.
+    PacketTooLarge,
     /// Enhanced authentication is not offered [MQTT5-4.12.0-1].
     BadAuthenticationMethod,
     AccessUnavailable,
@@ -42,11 +53,15 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; Self::ShuttingDown as usize + 1] = [
         Self::Version,
         Self::BadCredentials,
         Self::BadClientId,
         Self::WillNotAuthorized,
+        Self::WillQos,
+        Self::WillRetain,
+        Self::WillPayload,
+        Self::PacketTooLarge,
         Self::BadAuthenticationMethod,
         Self::AccessUnavailable,
         Self::TooManyQuestions,
@@ -67,6 +82,11 @@ impl Refusal {
             Self::BadCredentials => (4, 0x86),
             Self::BadClientId => (2, 0x85),
             Self::WillNotAuthorized => (5, NOT_AUTHORIZED),
+            // 3.1.1 has no word for it: not authorized comes closest.
+            Self::WillQos => (5, QOS_NOT_SUPPORTED),
+            Self::WillRetain => (5, RETAIN_NOT_SUPPORTED),
+            Self::WillPayload => (5, PAYLOAD_FORMAT_INVALID),
+            Self::PacketTooLarge => (5, 0x95),
             Self::BadAuthenticationMethod => (5, 0x8C),
             Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
             Self::TooManyQuestions => (3, 0x89),
@@ -80,6 +100,14 @@ impl Refusal {
         }
     }
 
+    /// Whether another server may do better.
+    pub(crate) const fn may_be_met_elsewhere(self) -> bool {
+        matches!(
+            self,
+            Self::TooManySessions | Self::JournalFull | Self::JournalFailed | Self::ShuttingDown
+        )
+    }
+
     /// The label of the counter.
     pub(crate) const fn label(self) -> &'static str {
         match self {
@@ -87,6 +115,10 @@ impl Refusal {
             Self::BadCredentials => "bad_credentials",
             Self::BadClientId => "bad_client_id",
             Self::WillNotAuthorized => "will_not_authorized",
+            Self::WillQos => "will_qos",
+            Self::WillRetain => "will_retain",
+            Self::WillPayload => "will_payload",
+            Self::PacketTooLarge => "packet_too_large",
             Self::BadAuthenticationMethod => "bad_authentication_method",
             Self::AccessUnavailable => "access_unavailable",
             Self::TooManyQuestions => "too_many_questions",
@@ -108,6 +140,10 @@ impl Refusal {
             Self::BadCredentials => "bad thing id or key",
             Self::BadClientId => "the client id is too long, or too short",
             Self::WillNotAuthorized => "not authorized to publish the will",
+            Self::WillQos => "the QoS of the will is not supported",
+            Self::WillRetain => "the will is to be retained, which is not supported",
+            Self::WillPayload => "the payload of the will is not UTF-8",
+            Self::PacketTooLarge => "the answer does not fit the maximum packet size",
             Self::BadAuthenticationMethod => "no authentication method is supported",
             Self::AccessUnavailable => "cannot reach the things service",
             Self::TooManyQuestions => "too many logins at one time",
@@ -121,6 +157,11 @@ impl Refusal {
             Self::ShuttingDown => "shutting down",
         }
     }
+}
+
+/// Whether a DISCONNECT or CONNACK of this code may name another server.
+pub(crate) const fn may_refer(code: u8) -> bool {
+    matches!(code, SHUTTING_DOWN | USE_ANOTHER_SERVER | SERVER_MOVED)
 }
 
 impl From<&AuthorityError> for Refusal {
@@ -142,7 +183,7 @@ pub(crate) const fn disconnect(farewell: Farewell) -> u8 {
         Farewell::TooSlow => QUOTA_EXCEEDED,
         Farewell::RateExceeded => MESSAGE_RATE_TOO_HIGH,
         Farewell::Revoked => NOT_AUTHORIZED,
-        Farewell::ServerShutdown | Farewell::InstanceFailed => 0x8B,
+        Farewell::ServerShutdown | Farewell::InstanceFailed => SHUTTING_DOWN,
         // Administrative action.
         Farewell::Kicked => 0x98,
     }

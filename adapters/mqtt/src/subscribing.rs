@@ -30,7 +30,10 @@ impl Worker {
         let protocol = self.connections[token].protocol.expect("invariant: live");
         let mut decisions = Vec::new();
         let mut open = false;
-        for subscription in subscribe.filters() {
+        let max_qos = self.shared.config.max_qos;
+        for mut subscription in subscribe.filters() {
+            // A server may grant less than is asked for [MQTT5-3.8.4-7].
+            subscription.qos = subscription.qos.min(max_qos);
             // Nobody can use more filters in one packet than a session may have.
             let decision = if decisions.len() < self.shared.config.max_subscriptions {
                 match self.decide_filter(token, slot, subscription.filter) {
@@ -173,7 +176,7 @@ impl Worker {
             RetainHandling::SendIfNew => new,
             RetainHandling::DoNotSend => false,
         };
-        if !wanted {
+        if !wanted || !self.shared.config.retain_available {
             return;
         }
         let via = Via::of(terms);

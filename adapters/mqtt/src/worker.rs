@@ -490,6 +490,20 @@ impl Worker {
         connection.outbox.push(segment, &mut self.turn);
     }
 
+    /// Like [`Worker::reply`], of a packet that can leave out what need not be said: the second argument of
+    /// `write` is false when all of it would be larger than the client takes [MQTT5-3.1.2-24].
+    pub(crate) fn reply_within(&mut self, token: usize, write: impl Fn(&mut Vec<u8>, bool)) {
+        let most = self.connections[token].max_packet as usize;
+        self.reply(token, |out| {
+            let start = out.len();
+            write(out, true);
+            if out.len() - start > most {
+                out.truncate(start);
+                write(out, false);
+            }
+        });
+    }
+
     fn end_turn(&mut self) {
         for (token, generation, farewell) in std::mem::take(&mut self.doomed) {
             let known = self.connections.get(token);

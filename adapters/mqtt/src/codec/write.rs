@@ -39,6 +39,15 @@ pub struct ConnackProperties<'a> {
     pub shared_available: Option<bool>,
     /// Seconds.
     pub server_keep_alive: Option<u16>,
+    pub response_information: Option<&'a str>,
+    pub server_reference: Option<&'a str>,
+}
+
+/// The properties of a DISCONNECT of the server (3.14.2.2); what is `None` is not written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DisconnectProperties<'a> {
+    pub reason_string: Option<&'a str>,
+    pub server_reference: Option<&'a str>,
 }
 
 #[inline]
@@ -167,6 +176,16 @@ pub fn connack(
         property::SERVER_KEEP_ALIVE,
         short(properties.server_keep_alive),
     );
+    put_text(
+        &mut block,
+        property::RESPONSE_INFORMATION,
+        properties.response_information,
+    );
+    put_text(
+        &mut block,
+        property::SERVER_REFERENCE,
+        properties.server_reference,
+    );
     out.push(0x20);
     put_variable(out, 2 + variable_len(block.len()) + block.len());
     out.extend_from_slice(&[session_present.into(), code]);
@@ -236,9 +255,18 @@ pub fn pingresp(out: &mut Vec<u8>) {
 }
 
 /// A DISCONNECT of the server, which only MQTT 5 has.
-pub fn disconnect(out: &mut Vec<u8>, reason: u8, reason_string: Option<&str>) {
+pub fn disconnect(out: &mut Vec<u8>, reason: u8, properties: &DisconnectProperties<'_>) {
     let mut block = Vec::new();
-    put_text(&mut block, property::REASON_STRING, reason_string);
+    put_text(
+        &mut block,
+        property::REASON_STRING,
+        properties.reason_string,
+    );
+    put_text(
+        &mut block,
+        property::SERVER_REFERENCE,
+        properties.server_reference,
+    );
     out.push(0xE0);
     if block.is_empty() {
         out.extend_from_slice(&[1, reason]);
