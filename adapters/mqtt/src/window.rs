@@ -145,7 +145,9 @@ impl Window {
 
     /// Whether messages wait to be sent, for the first time or again.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.queue.is_empty() || self.resent < self.flights.len()
+        !self.queue.is_empty()
+            || self.resent < self.flights.len()
+            || self.rereleased < self.released.len()
     }
 
     fn has_room(&self) -> bool {
@@ -167,37 +169,49 @@ impl Window {
     }
 
     /// The next message that was in flight on an earlier connection and is to be sent again, if the window
-    /// has room for it: releases in the order of their PUBRECs [MQTT5-4.6.0-4], then messages, oldest first
-    /// [MQTT5-4.4.0-1], [MQTT5-4.6.0-1].
+    /// has room for it, oldest first [MQTT5-4.4.0-1], [MQTT5-4.6.0-1]. Where one is to be released, the next
+    /// one is that was to be: in the order of the PUBRECs [MQTT5-4.6.0-4].
     pub(crate) fn resend(&mut self) -> Option<(u16, &Flight)> {
-        while self.has_room() && self.rereleased < self.released.len() {
-            let id = self.released[self.rereleased];
-            self.rereleased += 1;
-            let flight = self.flights.get_mut(distance(self.first, id));
-            if let Some(Some(flight)) = flight
-                && !flight.sent
-            {
-                self.active += 1;
-                flight.sent = true;
-                return self.flight(id);
-            }
-        }
         while self.has_room() && self.resent < self.flights.len() {
             let n = self.resent;
             self.resent += 1;
-            if self.flights[n].as_ref().is_some_and(|flight| !flight.sent) {
-                self.active += 1;
-                let flight = self.flights[n].as_mut().expect("invariant: just seen");
-                flight.sent = true;
-                return self.flight(nth(self.first, n));
+            let id = match &self.flights[n] {
+                Some(flight) if flight.released => self.rerelease(),
+                Some(flight) if !flight.sent => Some(nth(self.first, n)),
+                _ => None,
+            };
+            if let Some(id) = id {
+                return self.sent_again(id);
+            }
+        }
+        // One that was released out of turn, and is done with since, has left its turn to nobody.
+        while self.has_room() && self.rereleased < self.released.len() {
+            if let Some(id) = self.rerelease() {
+                return self.sent_again(id);
             }
         }
         None
     }
 
-    fn flight(&self, id: u16) -> Option<(u16, &Flight)> {
-        let place = self.flights.get(distance(self.first, id))?;
-        Some((id, place.as_ref()?))
+    fn rerelease(&mut self) -> Option<u16> {
+        while let Some(&id) = self.released.get(self.rereleased) {
+            self.rereleased += 1;
+            let place = self.flights.get(distance(self.first, id));
+            if let Some(Some(flight)) = place
+                && !flight.sent
+            {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn sent_again(&mut self, id: u16) -> Option<(u16, &Flight)> {
+        self.active += 1;
+        let place = self.flights.get_mut(distance(self.first, id));
+        let flight = place?.as_mut()?;
+        flight.sent = true;
+        Some((id, flight))
     }
 
     /// The next message of the queue, if the window has room for it.
@@ -264,6 +278,8 @@ impl Window {
             (AckKind::PubRec, QoS::ExactlyOnce, _) => {
                 if !flight.released {
                     flight.released = true;
+                    // Unless earlier ones are yet to be released again, none is.
+                    self.rereleased += usize::from(self.rereleased == self.released.len());
                     self.released.push_back(id);
                 }
                 // The message may no longer be sent, only its PUBREL [MQTT5-4.3.3-5].
@@ -369,7 +385,7 @@ mod tests {
         while let Some((id, flight)) = window.resend() {
             again.push((id, flight.released));
         }
-        assert_eq!(again, [(ids[2], true), (ids[1], false)]);
+        assert_eq!(again, [(ids[1], false), (ids[2], true)]);
         // Not sent again yet on this connection: it is gone at once.
         window.resume(0);
         assert_eq!(window.forget(|message| message.publish().topic == "a"), 2);
@@ -404,6 +420,34 @@ mod tests {
             window.acknowledge(AckKind::PubComp, id, false),
             Acked::Unknown
         );
+    }
+
+    #[test]
+    fn releases_take_the_turns_of_each_other() {
+        let mut window = Window::new();
+        window.resume(9);
+        let ids = [1, 2, 3, 4].map(|_| window.send(flight(QoS::ExactlyOnce)));
+        for n in [3, 0, 2] {
+            let acked = window.acknowledge(AckKind::PubRec, ids[n], false);
+            assert_eq!(acked, Acked::Release);
+        }
+        window.resume(1);
+        let mut again = Vec::new();
+        while let Some((id, flight)) = window.resend() {
+            let kind = match flight.released {
+                true => AckKind::PubComp,
+                false => AckKind::PubAck,
+            };
+            again.push(id);
+            assert!(window.is_behind() == (again.len() < 4));
+            if kind == AckKind::PubComp {
+                assert_eq!(window.acknowledge(kind, id, false), Acked::Done);
+            } else {
+                window.abandon(id);
+            }
+        }
+        assert_eq!(again, [ids[3], ids[1], ids[0], ids[2]]);
+        assert!(window.is_open());
     }
 
     proptest! {
