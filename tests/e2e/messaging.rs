@@ -334,6 +334,29 @@ fn more_than_may_be_under_way_ends_the_session() {
         assert_eq!(from.receive().first, 0x50);
     }
     from.expect_disconnect(0x93);
+
+    // 3.1.1 has no word for a maximum, and so none.
+    let (mut from, mut to, topic, _) = pair(&world, false);
+    to.subscribe(&[(&topic, 0)]);
+    for id in 1..=1000u16 {
+        from.send(&publish(
+            false,
+            &topic,
+            &id.to_be_bytes(),
+            2,
+            false,
+            id,
+            &[],
+        ));
+    }
+    for id in 1..=1000u16 {
+        assert_eq!(from.receive().body, id.to_be_bytes());
+        assert_eq!(to.take().payload, id.to_be_bytes());
+    }
+    for id in 1..=1000u16 {
+        from.ack(0x62, id);
+        assert_eq!(from.receive().first, 0x70);
+    }
 }
 
 #[test]

@@ -101,7 +101,9 @@ impl Worker {
                 // It came before [MQTT5-4.3.3-10]; the client has not heard so.
                 return self.answer_publish(token, publish, reason::SUCCESS);
             }
-            if received.len() >= usize::from(self.shared.config.max_inflight) {
+            // Clients of 3.1.1 are told of no maximum: identifiers are theirs.
+            let told = self.connections[token].protocol == Some(Protocol::Mqtt5);
+            if told && received.len() >= usize::from(self.shared.config.max_inflight) {
                 return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
             }
         }
