@@ -82,7 +82,7 @@ fn topics_that_come_again_come_as_a_number() {
     let mut reader = Reader::new(&world, Hello::of(&thing, "reader").five().lasting(), 2);
     from.publish(&topic(0), b"x", 1);
     assert_eq!(reader.take().topic, topic(0));
-    assert!(reader.topics.is_empty());
+    assert_eq!(reader.saved, 0);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn what_waits_goes_by_number_too() {
         assert_eq!((message.topic, message.payload), (topic.clone(), vec![n]));
         assert_eq!(message.properties[0], 0x02);
     }
-    assert_eq!(reader.saved, 8);
+    assert_eq!(reader.saved, 9);
 }
 
 #[test]

@@ -11,8 +11,8 @@ const COST: usize = 3;
 /// Longer topics go without: what is remembered is bounded.
 const MAX_TOPIC: usize = 1024;
 
-/// The topics that were sent more than once lately. A topic gets its alias with the second message; it loses
-/// it to another one only if it has not been sent since the others had their turn.
+/// The topics that were sent lately. A topic gets an alias at once if one is free, else with its second message
+/// if it finds one that has not been used since the others had their turn.
 #[derive(Debug)]
 pub(crate) struct Aliases {
     max: u16,
@@ -49,10 +49,8 @@ impl Aliases {
         if topic.len() <= COST || topic.len() > MAX_TOPIC {
             return None;
         }
-        let Some(&place) = self.places.get(topic) else {
-            self.meet(topic);
-            return None;
-        };
+        let known = self.places.get(topic).copied();
+        let place = known.or_else(|| self.meet(topic))?;
         let alias = place as u16 + 1;
         let known = &mut self.topics[place];
         known.used = true;
@@ -63,7 +61,8 @@ impl Aliases {
         may_grow.then_some(Alias::New(alias))
     }
 
-    fn meet(&mut self, topic: &[u8]) {
+    /// A topic that is new gets a free place, or waits in that of another one.
+    fn meet(&mut self, topic: &[u8]) -> Option<usize> {
         let topic: Arc<[u8]> = topic.into();
         let known = Known {
             topic: Arc::clone(&topic),
@@ -73,16 +72,17 @@ impl Aliases {
         if self.topics.len() < usize::from(self.max) {
             self.places.insert(topic, self.topics.len());
             self.topics.push(known);
-            return;
+            return Some(self.topics.len() - 1);
         }
         let place = self.hand;
         self.hand = (place + 1) % self.topics.len();
         if std::mem::take(&mut self.topics[place].used) {
-            return;
+            return None;
         }
         let before = std::mem::replace(&mut self.topics[place], known);
         self.places.remove(&before.topic);
         self.places.insert(topic, place);
+        None
     }
 }
 
@@ -98,13 +98,12 @@ mod tests {
     fn a_topic_that_comes_again_goes_by_number() {
         let mut aliases = Aliases::new(2);
         let mut choose = |topic: &str| aliases.choose(topic.as_bytes(), true);
-        assert_eq!(choose("lamp"), None);
         assert_eq!(choose("lamp"), Some(Alias::New(1)));
         assert_eq!(choose("lamp"), Some(Alias::Known(1)));
         assert_eq!([choose("abc"), choose("abc")], [None, None], "too short");
         assert_eq!(
             [choose("door"), choose("door")],
-            [None, Some(Alias::New(2))]
+            [Some(Alias::New(2)), Some(Alias::Known(2))]
         );
         // A passer-by does not push out who is in use; one that stays does.
         assert_eq!(
