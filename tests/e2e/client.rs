@@ -295,7 +295,11 @@ impl Client {
         let packet = self.receive();
         assert_eq!(packet.first, 0x90, "{packet:?}");
         assert_eq!(packet.body[..2], id.to_be_bytes());
-        packet.body[if self.five { 3 } else { 2 }..].to_vec()
+        let mut rest = &packet.body[2..];
+        if self.five {
+            take_block(&mut rest);
+        }
+        rest.to_vec()
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) -> Vec<u8> {
@@ -338,7 +342,9 @@ impl Client {
             "{packet:?}"
         );
         assert_eq!(packet.body[..2], id.to_be_bytes());
+        // That nobody listens is no failure.
         let code = packet.body.get(2).copied().unwrap_or(0);
+        let code = if code == 0x10 { 0 } else { code };
         if qos == 2 && code < 0x80 {
             self.ack(0x62, id);
             let packet = self.receive();

@@ -12,6 +12,6 @@ pub use fault::{Fault, refusal};
 pub use read::{decode, frame_len};
 pub(crate) use wire::{put_variable, variable, variable_len};
 pub use write::{
-    ConnackProperties, DisconnectProperties, OutgoingPublish, ack, connack, disconnect, pingresp,
-    publish, suback, subscription_identifier, topic_alias, unsuback,
+    ConnackProperties, DisconnectProperties, OutgoingPublish, ack, ack_because, connack,
+    disconnect, pingresp, publish, suback, subscription_identifier, topic_alias, unsuback,
 };

@@ -74,6 +74,7 @@ impl Worker {
     }
 
     fn say_goodbye(&mut self, token: usize, code: u8, why: Option<&str>) {
+        let why = why.or(reason::explain(code));
         let why = why.filter(|_| self.connections[token].wants_reasons);
         let elsewhere = self.shared.server_reference();
         let elsewhere = elsewhere.filter(|_| reason::may_refer(code)).cloned();

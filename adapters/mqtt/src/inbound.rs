@@ -151,7 +151,11 @@ impl Worker {
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             self.sessions[slot].received.push(id);
         }
-        self.answer_publish(token, publish, reason::SUCCESS)
+        let code = match route.is_empty() {
+            false => reason::SUCCESS,
+            true => reason::NO_MATCHING_SUBSCRIBERS,
+        };
+        self.answer_publish(token, publish, code)
     }
 
     /// The route of `topic` if this client may publish on it, `None` if not; an error if it must wait, or has
@@ -235,8 +239,7 @@ impl Worker {
             QoS::ExactlyOnce => AckKind::PubRec,
         };
         let id = publish.packet_id.expect("invariant: QoS 1 and 2 have one");
-        let protocol = self.connections[token].protocol.expect("invariant: live");
-        self.reply(token, |out| codec::ack(out, protocol, kind, id, code));
+        self.reply_ack(token, kind, id, code);
         Flow::Next
     }
 

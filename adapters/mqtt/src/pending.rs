@@ -204,9 +204,7 @@ impl Worker {
             } else {
                 reason::PACKET_ID_NOT_FOUND
             };
-            self.reply(token, |out| {
-                codec::ack(out, protocol, AckKind::PubComp, id, code)
-            });
+            self.reply_ack(token, AckKind::PubComp, id, code);
             return Flow::Next;
         }
         match session
@@ -224,10 +222,7 @@ impl Worker {
                 });
             }
             Acked::Unknown if ack.kind == AckKind::PubRec => {
-                let code = reason::PACKET_ID_NOT_FOUND;
-                self.reply(token, |out| {
-                    codec::ack(out, protocol, AckKind::PubRel, id, code)
-                });
+                self.reply_ack(token, AckKind::PubRel, id, reason::PACKET_ID_NOT_FOUND);
             }
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}

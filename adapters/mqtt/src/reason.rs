@@ -4,6 +4,7 @@ use rollcall_domain::access::AuthorityError;
 use rollcall_domain::presence::Farewell;
 
 pub(crate) const SUCCESS: u8 = 0x00;
+pub(crate) const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 pub(crate) const UNSPECIFIED: u8 = 0x80;
 pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
@@ -157,6 +158,32 @@ impl Refusal {
             Self::ShuttingDown => "shutting down",
         }
     }
+}
+
+/// The reason string of a code, where nobody says more.
+pub(crate) const fn explain(code: u8) -> Option<&'static str> {
+    Some(match code {
+        UNSPECIFIED => "cannot be done now",
+        0x81 => "malformed packet",
+        PROTOCOL_ERROR => "protocol error",
+        NOT_AUTHORIZED => "not authorized",
+        SHUTTING_DOWN => "shutting down",
+        0x8D => "nothing was heard for one and a half keep-alives",
+        0x8E => "another connection has taken over the session",
+        TOPIC_FILTER_INVALID => "the topic filter is malformed, or too long or deep",
+        TOPIC_NAME_INVALID => "the topic name is malformed, or too long or deep",
+        PACKET_ID_NOT_FOUND => "no such packet identifier is in use",
+        RECEIVE_MAXIMUM_EXCEEDED => "more messages under way than the receive maximum",
+        TOPIC_ALIAS_INVALID => "the topic alias is 0 or above the maximum",
+        0x95 => "the packet is too large",
+        MESSAGE_RATE_TOO_HIGH => "too many messages in too little time",
+        QUOTA_EXCEEDED => "a quota is exceeded",
+        0x98 => "an administrator has ended the session",
+        PAYLOAD_FORMAT_INVALID => "the payload is not UTF-8",
+        RETAIN_NOT_SUPPORTED => "messages cannot be retained",
+        QOS_NOT_SUPPORTED => "the QoS is above the maximum",
+        _ => return None,
+    })
 }
 
 /// Whether a DISCONNECT or CONNACK of this code may name another server.

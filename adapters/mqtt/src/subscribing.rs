@@ -91,7 +91,12 @@ impl Worker {
                 .increment(failed.into());
         }
         let id = subscribe.packet_id;
-        self.reply(token, |out| codec::suback(out, protocol, id, &codes));
+        let failure = codes.iter().find(|code| **code >= reason::UNSPECIFIED);
+        let why = failure.and_then(|code| reason::explain(*code));
+        let why = why.filter(|_| self.connections[token].wants_reasons);
+        self.reply_within(token, |out, all| {
+            codec::suback(out, protocol, id, &codes, why.filter(|_| all));
+        });
         for queued in retained {
             if self.sessions[slot].overflowed {
                 break;

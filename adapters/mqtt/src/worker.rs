@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use rollcall_domain::presence::{Farewell, Presence};
+use rollcall_domain::presence::{Farewell, Presence, Protocol};
 use slab::Slab;
 
 use crate::codec;
@@ -24,7 +24,7 @@ use crate::listener::Watched;
 use crate::message::Message;
 use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
-use crate::packet::Packet;
+use crate::packet::{AckKind, Packet};
 use crate::reason;
 use crate::revocation::Doubt;
 use crate::router::{Route, SessionRef};
@@ -502,6 +502,20 @@ impl Worker {
                 write(out, false);
             }
         });
+    }
+
+    /// Notes an acknowledgement; one that says no says why, if the client wants to know.
+    pub(crate) fn reply_ack(&mut self, token: usize, kind: AckKind, id: u16, code: u8) {
+        let connection = &self.connections[token];
+        let protocol = connection.protocol.expect("invariant: live");
+        let wants_reason = protocol == Protocol::Mqtt5 && connection.wants_reasons;
+        match reason::explain(code).filter(|_| wants_reason) {
+            None => self.reply(token, |out| codec::ack(out, protocol, kind, id, code)),
+            Some(why) => self.reply_within(token, |out, all| match all {
+                true => codec::ack_because(out, kind, id, code, why),
+                false => codec::ack(out, protocol, kind, id, code),
+            }),
+        }
     }
 
     fn end_turn(&mut self) {

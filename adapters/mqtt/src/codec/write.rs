@@ -210,12 +210,7 @@ fn put_text(block: &mut Vec<u8>, id: u8, value: Option<&str>) {
 /// PUBACK, PUBREC, PUBREL or PUBCOMP. 3.1.1 knows no reason; 5 leaves out success [MQTT5-3.4.2.1].
 #[inline]
 pub fn ack(out: &mut Vec<u8>, protocol: Protocol, kind: AckKind, packet_id: u16, reason: u8) {
-    let first = match kind {
-        AckKind::PubAck => 0x40,
-        AckKind::PubRec => 0x50,
-        AckKind::PubRel => 0x62,
-        AckKind::PubComp => 0x70,
-    };
+    let first = first_of(kind);
     let [high, low] = packet_id.to_be_bytes();
     if protocol != Protocol::Mqtt5 || reason == 0 {
         out.extend_from_slice(&[first, 2, high, low]);
@@ -224,9 +219,36 @@ pub fn ack(out: &mut Vec<u8>, protocol: Protocol, kind: AckKind, packet_id: u16,
     }
 }
 
-/// One code for each filter of the SUBSCRIBE, in order [MQTT5-3.8.4-6].
-pub fn suback(out: &mut Vec<u8>, protocol: Protocol, packet_id: u16, codes: &[u8]) {
-    answer(out, 0x90, protocol, packet_id, codes);
+/// Like [`ack`] of MQTT 5, and says why.
+pub fn ack_because(out: &mut Vec<u8>, kind: AckKind, packet_id: u16, reason: u8, why: &str) {
+    let mut block = Vec::new();
+    put_text(&mut block, property::REASON_STRING, Some(why));
+    out.push(first_of(kind));
+    put_variable(out, 3 + variable_len(block.len()) + block.len());
+    out.extend_from_slice(&packet_id.to_be_bytes());
+    out.push(reason);
+    put_variable(out, block.len());
+    out.extend_from_slice(&block);
+}
+
+const fn first_of(kind: AckKind) -> u8 {
+    match kind {
+        AckKind::PubAck => 0x40,
+        AckKind::PubRec => 0x50,
+        AckKind::PubRel => 0x62,
+        AckKind::PubComp => 0x70,
+    }
+}
+
+/// One code for each filter of the SUBSCRIBE, in order [MQTT5-3.8.4-6]; `why` in MQTT 5.
+pub fn suback(
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+    packet_id: u16,
+    codes: &[u8],
+    why: Option<&str>,
+) {
+    answer(out, 0x90, protocol, packet_id, codes, why);
 }
 
 /// One code for each filter of the UNSUBSCRIBE, in order [MQTT5-3.11.3-1]; 3.1.1 has none.
@@ -236,16 +258,29 @@ pub fn unsuback(out: &mut Vec<u8>, protocol: Protocol, packet_id: u16, codes: &[
     } else {
         &[]
     };
-    answer(out, 0xB0, protocol, packet_id, codes);
+    answer(out, 0xB0, protocol, packet_id, codes, None);
 }
 
-fn answer(out: &mut Vec<u8>, first: u8, protocol: Protocol, packet_id: u16, codes: &[u8]) {
-    let properties = usize::from(protocol == Protocol::Mqtt5);
+fn answer(
+    out: &mut Vec<u8>,
+    first: u8,
+    protocol: Protocol,
+    packet_id: u16,
+    codes: &[u8],
+    why: Option<&str>,
+) {
+    let mut block = Vec::new();
+    put_text(&mut block, property::REASON_STRING, why);
+    let properties = match protocol {
+        Protocol::Mqtt31 | Protocol::Mqtt311 => 0,
+        Protocol::Mqtt5 => variable_len(block.len()) + block.len(),
+    };
     out.push(first);
     put_variable(out, 2 + properties + codes.len());
     out.extend_from_slice(&packet_id.to_be_bytes());
     if protocol == Protocol::Mqtt5 {
-        out.push(0);
+        put_variable(out, block.len());
+        out.extend_from_slice(&block);
     }
     out.extend_from_slice(codes);
 }
