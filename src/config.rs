@@ -127,7 +127,6 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "access.max_entries",
             "at least 1",
         ),
-        (config.grpc.max_calls == 0, "grpc.max_calls", "at least 1"),
         (
             config.mqtt.max_connections == 0,
             "mqtt.max_connections",
@@ -138,7 +137,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             return Err(ConfigError::Value { key, problem });
         }
     }
-    if let Some((key, problem)) = config.mqtt.limits.problem() {
+    let problems = [
+        config.mqtt.problem(),
+        config.grpc.problem(),
+        config.http.problem(),
+    ];
+    if let Some((key, problem)) = problems.into_iter().flatten().next() {
         return Err(ConfigError::Value { key, problem });
     }
     Ok(())

@@ -170,11 +170,9 @@ impl Server {
                 lacks.map(|(_, what)| what.to_owned()).collect()
             }),
         };
-        let stopped = stopping.clone();
+        let (settings, stopped) = (config.http.clone(), stopping.clone());
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = rollcall_http::serve(http, state, stopped).await {
-                tracing::error!(%error, "HTTP has failed");
-            }
+            rollcall_http::serve(&settings, http, state, stopped).await;
         }));
         if let Some(follower) = follower {
             tasks.push(tokio::spawn(follower.run(stopping.clone())));

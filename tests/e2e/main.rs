@@ -5,6 +5,7 @@ mod client;
 mod clients;
 mod conformance;
 mod connect;
+mod edges;
 mod faults;
 mod following;
 mod identifiers;

@@ -4,6 +4,7 @@ mod admin;
 mod auth;
 pub mod authority;
 pub mod client;
+mod connections;
 mod events;
 mod status;
 mod things;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use rollcall_domain::access::Authority;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::EventLog;
@@ -20,8 +22,10 @@ use rollcall_domain::things::Things;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+
+use crate::connections::Incoming;
 
 /// The messages of `rollcall.v1`.
 pub mod api {
@@ -44,6 +48,40 @@ pub struct Config {
     /// From a call to its answer; streams are not bounded.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// Connections at one time; later ones are closed unread.
+    pub max_connections: usize,
+    /// From accept to the first bytes of HTTP/2.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// The largest message of a call.
+    pub max_request_size: ByteSize,
+}
+
+impl Config {
+    /// A value that makes no sense: its key, and what it should be.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        [
+            (self.max_calls == 0, "grpc.max_calls", "at least 1"),
+            (
+                self.max_connections == 0,
+                "grpc.max_connections",
+                "at least 1",
+            ),
+            (
+                self.handshake_timeout.is_zero(),
+                "grpc.handshake_timeout",
+                "longer than 0s",
+            ),
+            (
+                !(1024..=64 << 20).contains(&self.max_request_size.as_u64()),
+                "grpc.max_request_size",
+                "from 1KiB to 64MiB",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
+    }
 }
 
 /// What the services need.
@@ -80,39 +118,38 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let auth = policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(&services));
+    let most = usize::try_from(config.max_request_size.as_u64()).unwrap_or(usize::MAX);
+    let auth = policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(&services))
+        .max_decoding_message_size(most);
     health
         .set_serving::<policies::auth_service_server::AuthServiceServer<auth::Auth>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+        .build_v1()?
+        .max_decoding_message_size(most);
     let check = admin::TokenCheck::new(services.token.clone());
-    let things = things::Service::new(&services);
-    let presence = admin::Presence::new(&services);
+    let things = api::things_server::ThingsServer::new(things::Service::new(&services))
+        .max_decoding_message_size(most);
+    let presence = api::presence_server::PresenceServer::new(admin::Presence::new(&services))
+        .max_decoding_message_size(most);
     let events = events::Service::new(services.logs.clone(), stop.clone());
+    let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
+    let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
 
     Server::builder()
         .timeout(config.timeout)
         .concurrency_limit_per_connection(config.max_calls as usize)
         .max_concurrent_streams(config.max_calls)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(health_service)
+        .add_service(health_service.max_decoding_message_size(most))
         .add_service(reflection)
         .add_service(auth)
-        .add_service(api::things_server::ThingsServer::with_interceptor(
-            things,
-            check.clone(),
-        ))
-        .add_service(api::presence_server::PresenceServer::with_interceptor(
-            presence,
-            check.clone(),
-        ))
-        .add_service(api::events_server::EventsServer::with_interceptor(
-            events, check,
-        ))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
+        .add_service(InterceptedService::new(things, check.clone()))
+        .add_service(InterceptedService::new(presence, check.clone()))
+        .add_service(InterceptedService::new(events, check))
+        .serve_with_incoming_shutdown(incoming, async move {
             let _ = stop.wait_for(|stop| *stop).await;
         })
         .await?;

@@ -1,5 +1,7 @@
 //! The HTTP edge: is it alive, is it ready, what does it count, who is here.
 
+mod connections;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytesize::ByteSize;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rollcall_domain::presence::{Online, Roll};
 use serde::{Deserialize, Serialize};
@@ -23,6 +26,54 @@ const MAX_PAGE: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: std::net::SocketAddr,
+    /// Connections at one time; later ones are closed unread.
+    pub max_connections: usize,
+    /// From accept, or the last answer, to a complete head of a request.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// The largest head of a request. Bodies are not read.
+    pub max_request_head: ByteSize,
+    /// How long a connection may last, whatever it does.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age: Duration,
+}
+
+/// What the parser needs at least.
+const LEAST_HEAD: u64 = 8 * 1024;
+
+impl Config {
+    /// A value that makes no sense: its key, and what it should be.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        [
+            (
+                self.max_connections == 0,
+                "http.max_connections",
+                "at least 1",
+            ),
+            (
+                self.header_timeout.is_zero(),
+                "http.header_timeout",
+                "longer than 0s",
+            ),
+            (
+                !(LEAST_HEAD..=1 << 20).contains(&self.max_request_head.as_u64()),
+                "http.max_request_head",
+                "from 8KiB to 1MiB",
+            ),
+            (
+                self.max_connection_age.is_zero(),
+                "http.max_connection_age",
+                "longer than 0s",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
+    }
+
+    fn max_head(&self) -> usize {
+        usize::try_from(self.max_request_head.as_u64()).unwrap_or(usize::MAX)
+    }
 }
 
 /// The counters of the process.
@@ -66,14 +117,12 @@ pub struct State {
 }
 
 /// Serves until `stop` is true.
-///
-/// # Errors
-/// The listener is broken.
 pub async fn serve(
+    config: &Config,
     listener: TcpListener,
     state: State,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+    stop: watch::Receiver<bool>,
+) {
     let upkeep = {
         let Metrics(metrics) = state.metrics.clone();
         async move {
@@ -83,12 +132,9 @@ pub async fn serve(
             }
         }
     };
-    let serving = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    });
     tokio::select! {
-        () = upkeep => Ok(()),
-        ended = async { serving.await } => ended,
+        () = upkeep => {}
+        () = connections::serve(config, listener, router(state), stop) => {}
     }
 }
 

@@ -83,6 +83,30 @@ pub struct Config {
     pub limits: Limits,
 }
 
+impl Config {
+    /// A value that makes no sense: its key, and what it should be.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let found = [
+            (
+                self.connect_timeout.is_zero(),
+                "mqtt.connect_timeout",
+                "longer than 0s",
+            ),
+            (
+                self.max_subscriptions == 0,
+                "mqtt.max_subscriptions",
+                "at least 1",
+            ),
+            (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
+            (self.max_questions == 0, "mqtt.max_questions", "at least 1"),
+        ]
+        .into_iter()
+        .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)));
+        found.or_else(|| self.limits.problem())
+    }
+}
+
 /// Who is let in, and what they may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

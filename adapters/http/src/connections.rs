@@ -1,0 +1,94 @@
+//! Connections of the HTTP edge: so many at one time, each for so long, and no patience with the slow.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::Config;
+
+/// How long to leave a listener alone that cannot accept (no more files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is true, and then what has been asked for.
+pub(crate) async fn serve(
+    config: &Config,
+    listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let turned_away = "rollcall_http_connections_turned_away_total";
+    describe_counter!(
+        turned_away,
+        "HTTP connections closed unread because there were http.max_connections"
+    );
+    describe_gauge!(
+        "rollcall_http_connections",
+        "HTTP connections that are open"
+    );
+    let (turned_away, open) = (counter!(turned_away), gauge!("rollcall_http_connections"));
+    let slots = Arc::new(Semaphore::new(config.max_connections));
+    let mut conversations = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = conversations.join_next(), if !conversations.is_empty() => continue,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            turned_away.increment(1);
+            continue;
+        };
+        let (open, router, stop) = (open.clone(), router.clone(), stop.clone());
+        let config = config.clone();
+        open.increment(1.0);
+        conversations.spawn(async move {
+            converse(&config, stream, router, stop).await;
+            open.decrement(1.0);
+            drop(slot);
+        });
+    }
+    drop(listener);
+    while conversations.join_next().await.is_some() {}
+}
+
+/// Answers one client until it goes, is too slow, or has been here for long enough.
+async fn converse(
+    config: &Config,
+    stream: TcpStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Runs while the client is silent between requests, too.
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(config.max_head())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut conversation = pin!(conversation);
+    tokio::select! {
+        // Why a client went away is its own business.
+        _ = conversation.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = sleep(config.max_connection_age) => {}
+    }
+    conversation.as_mut().graceful_shutdown();
+    let _ = timeout(config.header_timeout, conversation).await;
+}

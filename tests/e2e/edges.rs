@@ -1,0 +1,196 @@
+//! The edges beside MQTT: what they bear of clients that are many, slow or large.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::world::{PATIENCE, World, wait_for};
+
+fn open(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a server");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream
+}
+
+/// What comes until the server closes.
+fn rest(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    match stream.read_to_end(&mut text) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("cannot read: {error}"),
+        _ => String::from_utf8_lossy(&text).into_owned(),
+    }
+}
+
+/// Sends `bytes` one by one until the server has closed.
+fn trickle(mut stream: TcpStream, bytes: &[u8]) {
+    stream
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .expect("a socket");
+    let end = Instant::now() + PATIENCE;
+    for byte in bytes.iter().cycle() {
+        assert!(Instant::now() < end, "served for too long");
+        let sent = stream.write_all(&[*byte]);
+        match stream.read(&mut [0; 1024]) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn slow_http_clients_are_closed_and_too_many_turned_away() {
+    let world = World::with(&[
+        ("ROLLCALL_HTTP__HEADER_TIMEOUT", "1s"),
+        ("ROLLCALL_HTTP__MAX_CONNECTIONS", "3"),
+    ]);
+    let address = world.http_address().to_owned();
+    let mut slow = open(&address);
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        .expect("sent");
+    let (silent, idle) = (open(&address), open(&address));
+    // All places are taken.
+    assert_eq!(rest(open(&address)), "");
+    trickle(slow, b"x");
+    assert_eq!(rest(silent), "");
+    assert_eq!(rest(idle), "");
+    let turned_away = "rollcall_http_connections_turned_away_total";
+    wait_for("the places to be free", || {
+        let mut stream = open(&address);
+        let request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let sent = stream.write_all(request);
+        (sent.is_ok() && rest(stream).starts_with("HTTP/1.1 200")).then_some(())
+    });
+    assert!(world.counter(turned_away, "") >= 1.0);
+    assert_eq!(world.counter("rollcall_http_connections ", ""), 1.0);
+}
+
+#[test]
+fn http_connections_do_not_last_for_ever_nor_do_heads() {
+    let world = World::with(&[
+        ("ROLLCALL_HTTP__HEADER_TIMEOUT", "1h"),
+        ("ROLLCALL_HTTP__MAX_CONNECTION_AGE", "300ms"),
+        ("ROLLCALL_HTTP__MAX_REQUEST_HEAD", "8KiB"),
+    ]);
+    let mut stream = open(world.http_address());
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    assert!(rest(stream).starts_with("HTTP/1.1 200"));
+
+    let mut stream = open(world.http_address());
+    let head = format!("GET /livez HTTP/1.1\r\nX-Large: {:x<9000}\r\n\r\n", "");
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert!(rest(stream).starts_with("HTTP/1.1 431"));
+}
+
+#[test]
+fn silent_grpc_clients_are_closed_and_too_many_turned_away() {
+    let world = World::with(&[
+        ("ROLLCALL_GRPC__HANDSHAKE_TIMEOUT", "1s"),
+        ("ROLLCALL_GRPC__MAX_CONNECTIONS", "2"),
+    ]);
+    let (slow, silent) = (open(world.grpc()), open(world.grpc()));
+    assert_eq!(rest(open(world.grpc())), "");
+    let turned_away = "rollcall_grpc_connections_turned_away_total";
+    assert_eq!(world.counter(turned_away, ""), 1.0);
+    trickle(slow, b"P");
+    // The server has said what it can.
+    rest(silent);
+    wait_for("the places to be free", || {
+        (world.counter("rollcall_grpc_connections ", "") == 0.0).then_some(())
+    });
+    assert_eq!(world.json(&["things", "list"])["total"], 0);
+}
+
+#[test]
+fn a_preface_alone_is_no_greeting() {
+    let world = World::with(&[("ROLLCALL_GRPC__HANDSHAKE_TIMEOUT", "500ms")]);
+    let mut stream = open(world.grpc());
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n")
+        .expect("sent");
+    // The preface is there, the first frame is not.
+    rest(stream);
+}
+
+#[test]
+fn messages_of_calls_are_bounded() {
+    let world = World::with(&[("ROLLCALL_GRPC__MAX_REQUEST_SIZE", "1KiB")]);
+    let thing = world.thing("lamp");
+    world.fail(&["things", "create", &"x".repeat(2000)]);
+    let things = world.json(&["things", "list"]);
+    assert_eq!(things["total"], 1, "{}", thing.id);
+}
+
+#[test]
+fn limits_that_make_no_sense_stop_the_start() {
+    for (name, value, told) in [
+        ("GRPC__MAX_CALLS", "0", "grpc.max_calls"),
+        ("GRPC__MAX_CONNECTIONS", "0", "grpc.max_connections"),
+        ("GRPC__HANDSHAKE_TIMEOUT", "0s", "grpc.handshake_timeout"),
+        ("GRPC__MAX_REQUEST_SIZE", "1B", "grpc.max_request_size"),
+        ("HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
+        ("HTTP__HEADER_TIMEOUT", "0s", "http.header_timeout"),
+        ("HTTP__MAX_REQUEST_HEAD", "1KiB", "http.max_request_head"),
+        ("HTTP__MAX_CONNECTION_AGE", "0s", "http.max_connection_age"),
+        ("MQTT__MAX_SESSIONS", "0", "mqtt.max_sessions"),
+        ("MQTT__MAX_QUESTIONS", "0", "mqtt.max_questions"),
+        ("MQTT__MAX_SUBSCRIPTIONS", "0", "mqtt.max_subscriptions"),
+        ("MQTT__CONNECT_TIMEOUT", "0s", "mqtt.connect_timeout"),
+        (
+            "MQTT__LIMITS__CONNECT_BURST",
+            "1ms",
+            "mqtt.limits.connect_burst",
+        ),
+        (
+            "MQTT__LIMITS__PUBLISH_BURST",
+            "0s",
+            "mqtt.limits.publish_burst",
+        ),
+        (
+            "MQTT__LIMITS__FAILED_LOGIN_WINDOW",
+            "0s",
+            "mqtt.limits.failed_login_window",
+        ),
+        (
+            "MQTT__LIMITS__MAX_TOPIC_LENGTH",
+            "0",
+            "mqtt.limits.max_topic_length",
+        ),
+        (
+            "MQTT__LIMITS__MAX_TOPIC_LEVELS",
+            "70000",
+            "mqtt.limits.max_topic_levels",
+        ),
+        ("MQTT__LIMITS__RATE_ACTION", "shout", "rate_action"),
+        (
+            "MQTT__LIMITS__MEMORY_HIGH_WATER",
+            "101%",
+            "mqtt.limits.memory_high_water",
+        ),
+        (
+            "MQTT__LIMITS__MAX_QUEUE_BYTES",
+            "much",
+            "mqtt.limits.max_queue_bytes",
+        ),
+        (
+            "MQTT__LIMITS__MAX_PUBLISH_BYTES",
+            "-1",
+            "mqtt.limits.max_publish_bytes",
+        ),
+    ] {
+        let name = format!("ROLLCALL_{name}");
+        let world = World::prepared(&[(&name, value)]);
+        let output = world.up().output().expect("runs");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && error.contains(told),
+            "{name}={value}: {error}"
+        );
+    }
+}
