@@ -4,6 +4,7 @@ mod events;
 mod output;
 mod presence;
 mod provisioning;
+mod reload;
 mod up;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Command {
     Presence(presence::Presence),
     /// End the sessions of a thing, or one session
     Kick(presence::Kick),
+    /// Read the certificates of the server again
+    Reload(reload::Reload),
 }
 
 /// Does what `arguments` say.
@@ -95,6 +98,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session.connect().await?, output).await,
+        Command::Reload(reload) => reload.run(&session.connect().await?, output).await,
         Command::Kick(kick) => kick.run(&session.connect().await?, output).await,
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::ports::EventLog;
+use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::{UserStore, Users};
 use rollcall_domain::vault::KeyKeeper;
@@ -149,6 +149,7 @@ impl Server {
             token: secrets.admin_token()?,
             roll: journal.clone(),
             sessions: Arc::new(front.handle()),
+            reload: Arc::new(front.handle()),
             logs,
         };
         let (settings, stopped) = (config.grpc.clone(), stopping.clone());
@@ -193,6 +194,12 @@ impl Server {
             addresses,
             first_password,
         })
+    }
+
+    /// What reads certificates again.
+    #[must_use]
+    pub fn reload(&self) -> Arc<dyn Reload> {
+        Arc::new(self.front.handle())
     }
 
     /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.

@@ -32,6 +32,7 @@ impl Up {
         // From the beginning, so that a signal during the start counts.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let mut config = config.clone();
         fit_into_files(&mut config);
         let config = &config;
@@ -58,9 +59,16 @@ impl Up {
             output.say(&json!({ "demo": lines }), &lines.join("\n"))?;
         }
         self.announce(&server, config, output)?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                // What comes of it is logged.
+                _ = hangup.recv() => {
+                    let reload = server.reload();
+                    tokio::task::spawn_blocking(move || reload.reload());
+                }
+            }
         }
         tracing::info!("stopping: once more to stop at once");
         tokio::select! {

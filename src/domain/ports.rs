@@ -7,6 +7,20 @@ use crate::event::{Entry, Stream};
 pub use crate::presence::{PresenceLog, Roll};
 pub use crate::sessions::SessionStore;
 
+/// What came of reading files again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What is as the files say now.
+    pub done: Vec<String>,
+    /// Why the rest stays as it was.
+    pub failed: Vec<String>,
+}
+
+/// What can be read again from its files while everything runs: certificates.
+pub trait Reload: Send + Sync {
+    fn reload(&self) -> Reloaded;
+}
+
 /// A durable, ordered log of events that one producer writes and the relay drains.
 ///
 /// Positions start at 1, have no gaps and are never used twice within the life of the producer id.

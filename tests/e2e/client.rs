@@ -1,6 +1,6 @@
 //! An MQTT client that can do everything right, and wrong.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -156,8 +156,17 @@ pub(crate) struct Message {
     pub(crate) payload: Vec<u8>,
 }
 
+/// What a client speaks beneath MQTT.
+pub(crate) trait Layer: Send {
+    fn write(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()>;
+
+    /// At least one byte, or none at the end.
+    fn read(&mut self, stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
+    pub(crate) layer: Option<Box<dyn Layer>>,
     pub(crate) five: bool,
     buffer: Vec<u8>,
     next_id: u16,
@@ -183,6 +192,7 @@ impl Client {
         stream.set_nodelay(true).expect("a socket");
         Self {
             stream,
+            layer: None,
             five,
             buffer: Vec::new(),
             next_id: 0,
@@ -191,6 +201,19 @@ impl Client {
 
     pub(crate) fn connect(address: SocketAddr, hello: Hello) -> (Self, Connack) {
         let mut client = Self::open(address, hello.five);
+        client.send(&hello.bytes());
+        let connack = client.connack();
+        (client, connack)
+    }
+
+    /// Like [`Client::connect`], over something that speaks beneath MQTT.
+    pub(crate) fn connect_over(
+        address: SocketAddr,
+        layer: Box<dyn Layer>,
+        hello: Hello,
+    ) -> (Self, Connack) {
+        let mut client = Self::open(address, hello.five);
+        client.layer = Some(layer);
         client.send(&hello.bytes());
         let connack = client.connack();
         (client, connack)
@@ -213,7 +236,11 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("sent");
+        match &mut self.layer {
+            Some(layer) => layer.write(&mut self.stream, bytes),
+            None => self.stream.write_all(bytes),
+        }
+        .expect("sent");
     }
 
     /// The next packet; panics at the end of the stream.
@@ -228,7 +255,11 @@ impl Client {
                 return Some(packet);
             }
             let mut bytes = [0; 65_536];
-            match self.stream.read(&mut bytes) {
+            let read = match &mut self.layer {
+                Some(layer) => layer.read(&mut self.stream, &mut bytes),
+                None => self.stream.read(&mut bytes),
+            };
+            match read {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend_from_slice(&bytes[..n]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,

@@ -1,6 +1,7 @@
 //! The whole program, run as its users run it: the real binary, real sockets, a real Redis.
 
 mod aliases;
+mod authority;
 mod client;
 mod clients;
 mod conformance;
@@ -35,4 +36,5 @@ mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;
 mod terms;
+mod tls;
 mod world;

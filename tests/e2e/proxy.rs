@@ -29,7 +29,7 @@ fn proxied() -> (World, SocketAddr) {
 fn refused(world: &World, reason: &str) -> f64 {
     world.counter(
         "rollcall_mqtt_handshake_failures_total",
-        &format!("\"{reason}\""),
+        &format!("reason=\"{reason}\""),
     )
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rollcall_domain::identity::Secret;
+use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, Kicked, Roll, Sessions, Whom};
 use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
@@ -33,6 +34,35 @@ impl Interceptor for TokenCheck {
             Some(token) if self.token.matches(token) => Ok(request),
             _ => Err(Status::unauthenticated("the token is missing or wrong")),
         }
+    }
+}
+
+pub(crate) struct Server {
+    reload: Arc<dyn Reload>,
+}
+
+impl Server {
+    pub(crate) fn new(services: &Services) -> Self {
+        Self {
+            reload: Arc::clone(&services.reload),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl api::server_server::Server for Server {
+    async fn reload(
+        &self,
+        _: Request<api::ReloadRequest>,
+    ) -> Result<Response<api::ReloadResponse>, Status> {
+        let reload = Arc::clone(&self.reload);
+        let reloaded = tokio::task::spawn_blocking(move || reload.reload()).await;
+        let Reloaded { done, failed } =
+            reloaded.map_err(|_| Status::internal("cannot read files again"))?;
+        if !failed.is_empty() {
+            return Err(Status::failed_precondition(failed.join("; ")));
+        }
+        Ok(Response::new(api::ReloadResponse { done }))
     }
 }
 

@@ -9,6 +9,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use crate::api::events_client::EventsClient;
 use crate::api::presence_client::PresenceClient;
+use crate::api::server_client::ServerClient;
 use crate::api::things_client::ThingsClient;
 use crate::api::{self, read_events_request::Since};
 
@@ -210,6 +211,15 @@ impl Client {
     pub async fn kick(&self, request: api::KickRequest) -> Result<api::KickResponse, ClientError> {
         let reply = PresenceClient::new(self.channel.clone())
             .kick(request)
+            .await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::create_things`].
+    pub async fn reload(&self) -> Result<api::ReloadResponse, ClientError> {
+        let reply = ServerClient::new(self.channel.clone())
+            .reload(api::ReloadRequest {})
             .await;
         Ok(reply.map_err(|status| self.failed(status))?.into_inner())
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use rollcall_domain::access::Authority;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::ports::EventLog;
+use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
 use serde::Deserialize;
@@ -94,6 +94,7 @@ pub struct Services {
     pub token: Secret,
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
+    pub reload: Arc<dyn Reload>,
     pub logs: Vec<Arc<dyn EventLog>>,
 }
 
@@ -134,6 +135,8 @@ pub async fn serve(
         .max_decoding_message_size(most);
     let presence = api::presence_server::PresenceServer::new(admin::Presence::new(&services))
         .max_decoding_message_size(most);
+    let server = api::server_server::ServerServer::new(admin::Server::new(&services))
+        .max_decoding_message_size(most);
     let events = events::Service::new(services.logs.clone(), stop.clone());
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
     let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
@@ -148,6 +151,7 @@ pub async fn serve(
         .add_service(auth)
         .add_service(InterceptedService::new(things, check.clone()))
         .add_service(InterceptedService::new(presence, check.clone()))
+        .add_service(InterceptedService::new(server, check.clone()))
         .add_service(InterceptedService::new(events, check))
         .serve_with_incoming_shutdown(incoming, async move {
             let _ = stop.wait_for(|stop| *stop).await;

@@ -31,6 +31,7 @@ pub struct Config {
     pub unix_mode: Mode,
     /// Whether connections to `listen` must begin with a PROXY header, of version 1 or 2.
     pub proxy_protocol: bool,
+    pub tls: Tls,
     /// Networks that may send one; none is any.
     #[serde(deserialize_with = "one_or_many")]
     pub proxy_from: Vec<IpNet>,
@@ -107,6 +108,85 @@ impl Config {
     }
 }
 
+/// How the clients of a listener are spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    #[default]
+    Tcp,
+    Tls,
+}
+
+/// What listeners with TLS have in common; each may have some of it otherwise.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Files (PEM) of certificates, each with those that vouch for it.
+    #[serde(deserialize_with = "one_or_many")]
+    pub certificate: Vec<PathBuf>,
+    /// Files (PEM) of their private keys, in the same order.
+    #[serde(deserialize_with = "one_or_many")]
+    pub key: Vec<PathBuf>,
+    pub min_version: TlsVersion,
+    pub client_certificate: ClientCertificate,
+    /// Files (PEM) of those who vouch for clients.
+    #[serde(deserialize_with = "one_or_many")]
+    pub client_ca: Vec<PathBuf>,
+    /// Files (PEM) of lists of revoked certificates.
+    #[serde(deserialize_with = "one_or_many")]
+    pub client_crl: Vec<PathBuf>,
+}
+
+/// What is otherwise on one listener.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsChanges {
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub certificate: Option<Vec<PathBuf>>,
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub key: Option<Vec<PathBuf>>,
+    pub min_version: Option<TlsVersion>,
+    pub client_certificate: Option<ClientCertificate>,
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub client_ca: Option<Vec<PathBuf>>,
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub client_crl: Option<Vec<PathBuf>>,
+}
+
+impl Tls {
+    pub(crate) fn with(&self, changes: &TlsChanges) -> Self {
+        let changes = changes.clone();
+        let common = self.clone();
+        Self {
+            certificate: changes.certificate.unwrap_or(common.certificate),
+            key: changes.key.unwrap_or(common.key),
+            min_version: changes.min_version.unwrap_or(common.min_version),
+            client_certificate: changes
+                .client_certificate
+                .unwrap_or(common.client_certificate),
+            client_ca: changes.client_ca.unwrap_or(common.client_ca),
+            client_crl: changes.client_crl.unwrap_or(common.client_crl),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    None,
+    Optional,
+    Required,
+}
+
 /// Who is let in, and what they may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -124,6 +204,10 @@ pub struct Listener {
     /// Addresses to listen on; none switches it off.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<Address>,
+    #[serde(default)]
+    pub transport: Carrier,
+    #[serde(default)]
+    pub tls: TlsChanges,
     pub access: Option<AccessMode>,
     pub unix_mode: Option<Mode>,
     pub proxy_protocol: Option<bool>,

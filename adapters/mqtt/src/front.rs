@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mio::Poll;
 use rollcall_domain::access::{Access, Revoked};
+use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
 use tokio::sync::oneshot;
 
@@ -30,7 +31,7 @@ use crate::worker::{WAKER, Worker};
 /// What all workers look at.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Arc<[Listener]>,
     pub(crate) session_queue_bytes: usize,
     pub(crate) gate: Arc<Gate>,
     pub(crate) presence: Arc<dyn PresenceLog>,
@@ -101,7 +102,42 @@ pub struct Front {
 #[derive(Clone)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
+    listeners: Arc<[Listener]>,
     memory: Arc<Memory>,
+}
+
+impl Reload for Handle {
+    fn reload(&self) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        for listener in &*self.listeners {
+            let Some(certificates) = &listener.certificates else {
+                continue;
+            };
+            match certificates.reload() {
+                Ok(()) => {
+                    tracing::info!(listener = &*listener.name, "certificates are read again");
+                    reloaded.done.push(listener.name.to_string());
+                }
+                Err(error) => {
+                    let why = describe(&error);
+                    tracing::error!(listener = &*listener.name, error = why, "certificates stay");
+                    reloaded.failed.push(why);
+                }
+            }
+        }
+        reloaded
+    }
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 impl Handle {
@@ -161,7 +197,7 @@ impl Front {
         presence: Arc<dyn PresenceLog>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, StartError> {
-        let listeners = listener::resolve(config)?;
+        let listeners: Arc<[Listener]> = listener::resolve(config)?.into();
         if config.max_inflight == 0 {
             return Err(StartError::MaxInflight);
         }
@@ -212,7 +248,7 @@ impl Front {
         let counts = Counts::new(&config.limits, workers, std::time::Instant::now());
         runtime.spawn(Memory::watch(Arc::downgrade(&counts.memory)));
         let shared = Arc::new(Shared {
-            listeners,
+            listeners: Arc::clone(&listeners),
             session_queue_bytes: bytes(config.session_queue_bytes),
             gate: Arc::new(Gate::new(access, runtime, config.max_questions)),
             presence,
@@ -230,6 +266,7 @@ impl Front {
         // From here on threads run: `front` stops them should a later one fail to start.
         let handle = Handle {
             inboxes: inboxes.into(),
+            listeners,
             memory: Arc::clone(&shared.counts.memory),
         };
         let mut front = Self {

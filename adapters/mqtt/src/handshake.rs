@@ -27,7 +27,8 @@ impl Worker {
                 if let Some(client) = client {
                     connection.peer = Peer::Ip(client);
                 }
-                connection.input = bytes.split_off(len);
+                let rest = bytes.split_off(len);
+                connection.input = connection.transport.feed(rest);
                 if self.take_seat(token) {
                     self.resume(token);
                 }
@@ -54,7 +55,17 @@ impl Worker {
         tracing::debug!(peer = %connection.peer, %fault, "cannot go on with a connection");
         self.shared.listeners[connection.listener].count(fault);
         match connection.stage {
-            Stage::Greeting | Stage::Closing { .. } => self.remove(token),
+            Stage::Closing { .. } => self.remove(token),
+            Stage::Greeting if fault == Fault::UntrustedProxy => self.remove(token),
+            // So that the client can read what it is told below MQTT.
+            Stage::Greeting => {
+                let connection = &mut self.connections[token];
+                connection.stage = Stage::Closing { linger: true };
+                match connection.transport.close() {
+                    Ok(()) => self.linger(token),
+                    Err(_) => self.remove(token),
+                }
+            }
             Stage::Arriving | Stage::Live => self.end(token, Farewell::ProtocolError),
         }
     }

@@ -7,6 +7,7 @@
 
 mod admission;
 mod aliases;
+mod certificates;
 pub mod codec;
 mod config;
 mod connack;
@@ -40,10 +41,12 @@ mod storm;
 mod subscribing;
 mod throttle;
 mod timers;
+mod tls;
 mod transport;
 mod window;
 mod worker;
 
+pub use certificates::CertificateError;
 pub use config::{AccessMode, Address, Config};
 pub use front::{Front, Handle, StartError};
 pub use limits::{Limits, MemoryMark, RateAction};

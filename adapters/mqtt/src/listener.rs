@@ -15,11 +15,13 @@ use mio::{Interest, Registry, Token};
 use rollcall_domain::presence::Peer;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use crate::config::{self, AccessMode, Address, Config};
+use crate::certificates::{CertificateError, Certificates, MQTT};
+use crate::config::{self, AccessMode, Address, Carrier, Config};
 use crate::limits::addresses::Allowance;
 use crate::metrics::{fault_count, of_listener_count, of_listener_level};
 use crate::proxy::Proxies;
-use crate::transport::{Fault, Socket};
+use crate::tls::Tls;
+use crate::transport::{Fault, Socket, Transport};
 
 /// The name of what `mqtt.listen` opens.
 const MAIN: &str = "mqtt";
@@ -32,6 +34,7 @@ pub(crate) struct Listener {
     pub(crate) addresses: Vec<Address>,
     pub(crate) unix_mode: u32,
     pub(crate) access: AccessMode,
+    pub(crate) certificates: Option<Certificates>,
     /// Those who must say for whom they speak.
     pub(crate) proxies: Option<Proxies>,
     /// Of its own, beside the bound of all.
@@ -58,6 +61,8 @@ pub enum ListenerError {
         "mqtt.listeners.{0}: a name is letters, digits, - and _, and none of mqtt, grpc, http, instance"
     )]
     Name(Box<str>),
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     #[error("nothing to listen on: set mqtt.listen or the listen of one of mqtt.listeners")]
     None,
 }
@@ -106,10 +111,19 @@ impl Listener {
             return Err(ListenerError::MaxConnections(key.into()));
         }
         let limits = &config.limits;
+        let certificates = match settings.transport {
+            _ if settings.listen.is_empty() => None,
+            Carrier::Tcp => None,
+            Carrier::Tls => {
+                let tls = config.tls.with(&settings.tls);
+                Some(Certificates::read(format!("{key}.tls"), tls, MQTT)?)
+            }
+        };
         Ok(Self {
             name: name.into(),
             addresses: settings.listen.clone(),
             unix_mode: settings.unix_mode.unwrap_or(config.unix_mode).0,
+            certificates,
             proxies: settings
                 .proxy_protocol
                 .unwrap_or(config.proxy_protocol)
@@ -146,6 +160,17 @@ impl Listener {
             ),
             faults: Fault::ALL.map(|fault| fault_count(name, fault)),
         })
+    }
+
+    /// What carries the packets of a connection that was accepted here.
+    pub(crate) fn carry(&self, socket: Socket) -> io::Result<Transport> {
+        match &self.certificates {
+            None => Ok(Transport::Plain(socket)),
+            Some(certificates) => {
+                let tls = Tls::new(certificates.current(), socket)?;
+                Ok(Transport::Tls(Box::new(tls)))
+            }
+        }
     }
 
     pub(crate) fn count(&self, fault: Fault) {

@@ -20,6 +20,9 @@ pub(crate) const READ_BYTES: usize = 128 * 1024;
 /// Reads of one socket, and accepts of one door, before others get their turn.
 const READS: usize = 2;
 const ACCEPTS: usize = 64;
+/// Steps of handshakes in one turn: some take a millisecond, and those who are connected must not wait for
+/// crowds to come in.
+const HANDSHAKES: u32 = 8;
 /// How long to leave a door alone that cannot accept (no more files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,7 +71,17 @@ impl Worker {
             return;
         }
         here.open.increment(1.0);
-        let token = self.add(Transport::Plain(socket), peer, listener);
+        let transport = match here.carry(socket) {
+            Ok(transport) => transport,
+            Err(error) => {
+                tracing::warn!(%error, "cannot begin TLS");
+                shared.connections.fetch_sub(1, Ordering::Relaxed);
+                here.connections.fetch_sub(1, Ordering::Relaxed);
+                here.open.decrement(1.0);
+                return;
+            }
+        };
+        let token = self.add(transport, peer, listener);
         match &here.proxies {
             // For whom it is, the header says.
             Some(proxies) if proxies.trusts(peer) => {
@@ -160,6 +173,12 @@ impl Worker {
             if !connection.readable || !connection.listens() {
                 break;
             }
+            if connection.transport.is_handshaking() {
+                if self.handshakes == HANDSHAKES {
+                    break;
+                }
+                self.handshakes += 1;
+            }
             if connection.proxy_header.is_some() {
                 self.read_proxy_header(token);
                 continue;
@@ -178,7 +197,9 @@ impl Worker {
                 Ok(n) => {
                     connection.heard = self.tick;
                     // A short read has emptied the socket, unless the end of it is still to be read.
-                    connection.readable = held + n == READ_BYTES || connection.hangup;
+                    connection.readable = held + n == READ_BYTES
+                        || connection.hangup
+                        || connection.transport.is_layered();
                     connection.input = Vec::new();
                     let taken = self.process(token, &buffer[..held + n]);
                     if let Some(connection) = self.connections.get_mut(token) {
@@ -204,7 +225,8 @@ impl Worker {
             Ok(0) => self.end(token, Farewell::ConnectionLost),
             Ok(n) => {
                 connection.heard = self.tick;
-                connection.readable = n == buffer.len() || connection.hangup;
+                connection.readable =
+                    n == buffer.len() || connection.hangup || connection.transport.is_layered();
                 connection.input.extend_from_slice(&buffer[..n]);
                 let complete = match codec::frame_len(&connection.input) {
                     Ok(Some(len)) => connection.input.len() >= len,

@@ -6,9 +6,12 @@ use std::net::Shutdown;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use crate::tls::Tls;
+
 /// Reads and writes the bytes of packets, without ever waiting.
 pub(crate) enum Transport {
     Plain(Socket),
+    Tls(Box<Tls>),
 }
 
 pub(crate) enum Socket {
@@ -23,18 +26,34 @@ pub(crate) enum Fault {
     Proxy,
     #[error("a PROXY header from an address that may not send one")]
     UntrustedProxy,
+    #[error("no TLS, or none that was agreed on")]
+    Tls,
+    #[error("no certificate, or one that does not count")]
+    Certificate,
+    #[error("TLS for another protocol")]
+    Alpn,
     #[error("it took too long")]
     Timeout,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 3] = [Self::Proxy, Self::UntrustedProxy, Self::Timeout];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Proxy,
+        Self::UntrustedProxy,
+        Self::Tls,
+        Self::Certificate,
+        Self::Alpn,
+        Self::Timeout,
+    ];
 
     /// The `reason` of the metric.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
             Self::UntrustedProxy => "untrusted_proxy",
+            Self::Tls => "tls",
+            Self::Certificate => "certificate",
+            Self::Alpn => "alpn",
             Self::Timeout => "timeout",
         }
     }
@@ -66,13 +85,47 @@ impl Transport {
     pub(crate) const fn socket(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
         }
     }
 
-    /// Says that nothing more will be written.
+    /// Whether it speaks a protocol of its own, and so may have read more than it has handed out.
+    #[inline]
+    pub(crate) const fn is_layered(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// Whether it is still about something else than MQTT.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.is_handshaking(),
+        }
+    }
+
+    /// Puts what was read from the socket beneath it to where it belongs: what is for MQTT comes back.
+    pub(crate) fn feed(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Plain(_) => return bytes,
+            Self::Tls(tls) => tls.feed(bytes),
+        }
+        Vec::new()
+    }
+
+    /// Says that nothing more will be written, once everything is.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.close(),
+            Self::Tls(tls) => tls.close(),
+        }
+    }
+
+    /// Writes what it kept when the socket took no more.
+    #[inline]
+    pub(crate) fn push(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.push(),
         }
     }
 }
@@ -82,6 +135,7 @@ impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
         }
     }
 }
@@ -91,6 +145,7 @@ impl Write for Transport {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
         }
     }
 
@@ -98,11 +153,12 @@ impl Write for Transport {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write_vectored(slices),
+            Self::Tls(tls) => tls.write_vectored(slices),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.push()
     }
 }
 

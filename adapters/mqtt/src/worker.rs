@@ -92,6 +92,8 @@ pub(crate) struct Worker {
     pub(crate) turn: Turn,
     /// Connections that have something to write this turn.
     pub(crate) dirty: Vec<usize>,
+    /// Steps of handshakes of this turn.
+    pub(crate) handshakes: u32,
     /// Connections with more to read.
     pub(crate) again: Vec<usize>,
     /// Connections found to be at an end while something else went on.
@@ -159,6 +161,7 @@ impl Worker {
             generation: 0,
             turn: Turn::default(),
             dirty: Vec::new(),
+            handshakes: 0,
             again: Vec::new(),
             doomed: Vec::new(),
             overflowed: Vec::new(),
@@ -242,6 +245,14 @@ impl Worker {
             return;
         };
         if event.is_writable() {
+            if connection.transport.is_layered() {
+                // It may not have read on because it could not write.
+                connection.readable = true;
+                self.again.push(token);
+            }
+            if connection.transport.push().is_err() {
+                return self.end(token, Farewell::ConnectionLost);
+            }
             match connection.outbox.write_backlog(&mut connection.transport) {
                 Ok(Written::All) => {
                     if connection.shares {
@@ -367,7 +378,7 @@ impl Worker {
             Stage::Greeting if connection.sentence.is_some() => self.pronounce(token),
             Stage::Greeting => {
                 self.shared.metrics.greetings_timed_out.increment(1);
-                if connection.proxy_header.is_some() {
+                if connection.proxy_header.is_some() || connection.transport.is_handshaking() {
                     self.shared.listeners[connection.listener].count(Fault::Timeout);
                 }
                 self.remove(token);
@@ -519,6 +530,7 @@ impl Worker {
     }
 
     fn end_turn(&mut self) {
+        self.handshakes = 0;
         for (token, generation, farewell) in std::mem::take(&mut self.doomed) {
             let known = self.connections.get(token);
             if known.is_some_and(|connection| connection.generation == generation) {
@@ -618,8 +630,12 @@ impl Worker {
     }
 
     pub(crate) fn remove(&mut self, token: usize) {
-        let connection = self.connections.remove(token);
+        let mut connection = self.connections.remove(token);
         self.queued -= connection.counted;
+        if connection.transport.is_layered() {
+            // It has a goodbye of its own; whether that arrives does not matter.
+            let _ = connection.transport.close();
+        }
         let listener = &self.shared.listeners[connection.listener];
         listener.connections.fetch_sub(1, Ordering::Relaxed);
         listener.open.decrement(1.0);
