@@ -284,6 +284,37 @@ fn a_message_that_waited_too_long_is_not_delivered() {
 }
 
 #[test]
+fn a_message_expires_behind_a_full_window_and_in_the_queue_of_who_is_away() {
+    let world = World::start();
+    let (mut from, _, topic, thing) = pair(&world, true);
+    let hello = |name| Hello::of(&thing, name).five().lasting();
+    let mut slow = world.client(hello("slow").property(&[0x21, 0, 1]));
+    slow.subscribe(&[(&topic, 2)]);
+    let mut away = world.client(hello("away"));
+    away.subscribe(&[(&topic, 2)]);
+    away.disconnect();
+    let brief = [0x02, 0, 0, 0, 1];
+    from.publish(&topic, b"held", 1);
+    for qos in [1, 2] {
+        from.publish_with(&topic, b"brief", qos, false, &brief);
+    }
+    from.publish(&topic, b"lasting", 2);
+    let held = slow.message();
+    // Purged where they wait, whether anybody comes for them or not.
+    wait_for("four to expire", || {
+        let expired = world.counter("rollcall_mqtt_messages_dropped_total", "expired");
+        (expired == 4.0).then_some(())
+    });
+    slow.ack(0x40, held.id);
+    assert_eq!(slow.take().payload, b"lasting");
+    slow.expect_silence();
+    let mut away = world.client(hello("away"));
+    assert_eq!(away.message().payload, b"held");
+    assert_eq!(away.message().payload, b"lasting");
+    away.expect_silence();
+}
+
+#[test]
 fn a_subscriber_that_asks_not_to_does_not_hear_itself() {
     let world = World::start();
     let (mut from, mut to, topic, _) = pair(&world, true);

@@ -267,7 +267,7 @@ impl Worker {
             };
             return self.enqueue(slot, queued);
         };
-        let message = (session.may_resume() || receiver.is_shared()).then(kept);
+        let message = (session.may_resume() || receiver.group().is_some()).then(kept);
         let mut envelope = Envelope {
             qos,
             retain,
@@ -281,7 +281,10 @@ impl Worker {
         }
         let unread = self.connections[token].outbox.len() + frame.len as usize;
         if unread > self.shared.session_queue_bytes {
-            return self.overflow(slot);
+            return match (receiver.group(), message) {
+                (Some(group), Some(message)) => self.turn_away(slot, group, &message),
+                _ => self.overflow(slot),
+            };
         }
         envelope.packet_id = Some(self.sessions[slot].window.send(Flight {
             qos,

@@ -29,6 +29,8 @@ pub(crate) struct Member {
 /// Who may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
+    /// Who can send it on at once.
+    Free,
     Connected,
     /// Also those who are away, if nobody else is there.
     Anyone,
@@ -88,6 +90,9 @@ impl Group {
             let member = &members.list[place];
             member.expect(qos);
             return Some(Arc::clone(member));
+        }
+        if whom == Whom::Free {
+            return None;
         }
         let able = members.list.iter().filter(|it| it.takes(qos, whom));
         let member = able.max_by_key(|member| {
@@ -275,6 +280,13 @@ mod tests {
         assert_eq!(chosen(&group, 1, ONE, Whom::Anyone), [Some(1)]);
         all[1].set_full(true);
         assert_eq!(chosen(&group, 1, ONE, Whom::Anyone), [None]);
+    }
+
+    #[test]
+    fn nobody_is_free_who_would_let_it_wait() {
+        let (group, _) = group(&[1, 0]);
+        let turns = chosen(&group, 2, ONE, Whom::Free);
+        assert_eq!(turns, [Some(0), None]);
     }
 
     #[test]

@@ -279,8 +279,17 @@ impl Worker {
         !self.shared.counts.memory.is_short() && self.shared.retained.set(topic, message()).is_ok()
     }
 
-    /// Forgets retained messages that have expired, now and every second from now on.
-    pub(crate) fn purge_retained(&mut self) {
+    /// Forgets messages that have expired, now and every second from now on.
+    pub(crate) fn purge(&mut self) {
+        if self.id == 0 {
+            self.purge_retained();
+        }
+        self.sweep_queues();
+        let next = self.tick + ticks(PURGE_INTERVAL);
+        self.timers.set(next, Timer::Purge);
+    }
+
+    fn purge_retained(&mut self) {
         let retained = &self.shared.retained;
         let purged = retained.purge(self.now) as u64;
         let metrics = &self.shared.metrics;
@@ -288,8 +297,6 @@ impl Worker {
         let (messages, bytes) = retained.size();
         metrics.retained_messages.set(messages as f64);
         metrics.retained_bytes.set(bytes as f64);
-        self.timers
-            .set(self.tick + ticks(PURGE_INTERVAL), Timer::Purge);
     }
 
     fn retain_published(&self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {

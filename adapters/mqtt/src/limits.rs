@@ -100,9 +100,10 @@ impl Limits {
                 "at least 1",
             ),
             (
-                self.max_topic_levels == 0,
+                // A look-up goes down level by level: deeper ones would take too much stack.
+                !(1..=1000).contains(&self.max_topic_levels),
                 "mqtt.limits.max_topic_levels",
-                "at least 1",
+                "from 1 to 1000",
             ),
         ]
         .into_iter()

@@ -13,6 +13,9 @@ use crate::router::{SessionRef, Via};
 use crate::window::{Acked, Flight, Queued};
 use crate::worker::{Flow, Worker};
 
+/// Calls of [`Worker::sweep_queues`] that it takes to look through all queues.
+const SWEEPS: usize = 8;
+
 impl Worker {
     /// Has a message wait for room in the window.
     pub(crate) fn enqueue(&mut self, slot: usize, queued: Queued) {
@@ -46,6 +49,20 @@ impl Worker {
             .increment(dropped as u64);
         self.count_queued(slot);
         dropped > 0
+    }
+
+    /// Looks through a part of the queues for what has expired; through all of them in some seconds.
+    pub(crate) fn sweep_queues(&mut self) {
+        let places = self.sessions.capacity();
+        for _ in 0..places.div_ceil(SWEEPS) {
+            self.swept = (self.swept + 1) % places;
+            let session = self.sessions.get(self.swept);
+            if session.is_some_and(|session| session.window.may_expire()) {
+                self.drop_expired(self.swept);
+                self.tell_room(self.swept);
+                self.relieve(self.swept);
+            }
+        }
     }
 
     /// Has a session discarded at the end of the turn, since a message for it cannot be kept: its client

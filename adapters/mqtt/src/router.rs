@@ -249,8 +249,9 @@ impl Receiver {
         self.via.as_ref().map_or(&[], |via| &via.identifiers)
     }
 
-    pub(crate) fn is_shared(&self) -> bool {
-        self.via.as_ref().is_some_and(|via| via.group.is_some())
+    /// Who else could have what it gets.
+    pub(crate) fn group(&self) -> Option<&Arc<Group>> {
+        self.via.as_ref()?.group.as_ref()
     }
 
     /// From all subscriptions of one session that match.

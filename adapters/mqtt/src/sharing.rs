@@ -45,12 +45,11 @@ impl Worker {
     pub(crate) fn take_in(&mut self, member: &Member, message: &Arc<Message>) {
         let receiver = &member.receiver;
         let slot = receiver.session.slot as usize;
-        let group = receiver.via.as_ref().and_then(|via| via.group.clone());
-        let group = group.expect("invariant: members are reached by their group");
+        let group = receiver.group().expect("invariant: a member");
         let qos = member.qos(message.qos);
         let known = self.session_ref_if(slot, receiver.session.generation);
         if known.is_none() || self.sessions[slot].overflowed {
-            if !self.hand_over(&group, message, Whom::Anyone) {
+            if !self.hand_over(group, message, Whom::Anyone) {
                 self.tally.dropped_unshared += u64::from(qos != QoS::AtMostOnce);
             }
             return;
@@ -59,7 +58,7 @@ impl Worker {
             member.availability.on_arrival();
         }
         let absent = self.sessions[slot].connection.is_none();
-        if !absent || !self.hand_over(&group, message, Whom::Connected) {
+        if !absent || !self.hand_over(group, message, Whom::Connected) {
             self.send_message(
                 slot,
                 Queued {
@@ -144,8 +143,12 @@ impl Worker {
     }
 
     /// The session is over, and has left its groups: what it did not get, or did not acknowledge, goes to
-    /// other members.
+    /// other members. If too much waits already, none of it is to wait elsewhere.
     pub(crate) fn share_rest(&mut self, slot: usize) {
+        let whom = match self.shared.counts.queues.excess() {
+            Some(_) => Whom::Free,
+            None => Whom::Anyone,
+        };
         let window = std::mem::replace(&mut self.sessions[slot].window, Window::new());
         let flights = window
             .flights()
@@ -156,7 +159,7 @@ impl Worker {
             .filter_map(|queued| Some((queued.via.as_ref()?, &queued.message)));
         for (via, message) in flights.chain(queue) {
             if let Some(group) = &via.group
-                && !self.hand_over(group, message, Whom::Anyone)
+                && !self.hand_over(group, message, whom)
             {
                 self.tally.dropped_unshared += 1;
             }
@@ -198,7 +201,7 @@ impl Worker {
         if let Some(availability) = session.availability.as_ref()
             && session.connection == Some(token)
         {
-            let congested = connection.outbox.len() > self.shared.session_queue_bytes / 2;
+            let congested = connection.outbox.len() > self.max_unread / 2;
             availability.set_reach(match congested {
                 true => Reach::Congested,
                 false => Reach::Ready,

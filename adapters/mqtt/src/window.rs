@@ -33,6 +33,8 @@ pub(crate) struct Window {
     max: u16,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
+    /// How many of the queue expire.
+    expiring: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +89,7 @@ impl Window {
             max: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            expiring: 0,
         }
     }
 
@@ -165,6 +168,7 @@ impl Window {
 
     pub(crate) fn enqueue(&mut self, queued: Queued) {
         self.queued_bytes += queued.message.len();
+        self.expiring += usize::from(queued.message.expires().is_some());
         self.queue.push_back(queued);
     }
 
@@ -221,6 +225,7 @@ impl Window {
         }
         let queued = self.queue.pop_front()?;
         self.queued_bytes -= queued.message.len();
+        self.expiring -= usize::from(queued.message.expires().is_some());
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
@@ -236,11 +241,12 @@ impl Window {
 
     /// Drops what `keeps` does not keep of the queue.
     pub(crate) fn retain_queued(&mut self, mut keeps: impl FnMut(&Queued) -> bool) {
-        let bytes = &mut self.queued_bytes;
+        let (bytes, expiring) = (&mut self.queued_bytes, &mut self.expiring);
         self.queue.retain(|queued| {
             let kept = keeps(queued);
             if !kept {
                 *bytes -= queued.message.len();
+                *expiring -= usize::from(queued.message.expires().is_some());
             }
             kept
         });
@@ -258,6 +264,11 @@ impl Window {
 
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Whether any of the queue expires.
+    pub(crate) const fn may_expire(&self) -> bool {
+        self.expiring > 0
     }
 
     pub(crate) const fn queued_bytes(&self) -> usize {

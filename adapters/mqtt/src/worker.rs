@@ -71,7 +71,7 @@ pub(crate) enum Timer {
         generation: u32,
         number: u32,
     },
-    /// Expired retained messages are purged.
+    /// What has expired is purged.
     Purge,
     /// The things service may be asked again.
     Doubt(Doubt),
@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) doomed: Vec<(usize, u32, Farewell)>,
     /// Sessions that were to queue more than they may.
     pub(crate) overflowed: Vec<SessionRef>,
+    /// The session whose queue was looked through last for expired messages.
+    pub(crate) swept: usize,
     /// Messages that could not stay where they were, and the members that are to have them.
     pub(crate) handed_over: VecDeque<(Arc<Member>, Arc<Message>)>,
     /// Messages for other workers, by worker.
@@ -146,9 +148,7 @@ impl Worker {
         }
         let now = Instant::now();
         let mut timers = Timers::new(now);
-        if id == 0 {
-            timers.set(0, Timer::Purge);
-        }
+        timers.set(0, Timer::Purge);
         Ok(Self {
             id,
             inbox: Arc::clone(&shared.inboxes[usize::from(id)]),
@@ -165,6 +165,7 @@ impl Worker {
             again: Vec::new(),
             doomed: Vec::new(),
             overflowed: Vec::new(),
+            swept: 0,
             handed_over: VecDeque::new(),
             crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
             changes: Vec::new(),
@@ -332,7 +333,7 @@ impl Worker {
                 }
                 Timer::SessionExpiry { slot, .. } => self.expire(slot),
                 Timer::Testament { slot, .. } => self.publish_testament(slot),
-                Timer::Purge => self.purge_retained(),
+                Timer::Purge => self.purge(),
                 Timer::Doubt(doubt) => self.ask_about(doubt),
             }
         }
