@@ -206,7 +206,7 @@ fn topics_have_so_many_bytes_and_levels() {
             assert_eq!(connack.code, if five { 0x90 } else { 5 });
             client.expect_end();
         }
-        refused += 10.0;
+        refused += 8.0;
         if five {
             let respond = |topic: &str| [vec![0x08], crate::client::text(topic)].concat();
             for (properties, code) in [(respond(&deep), 0x90), (respond(&fine), 0)] {
@@ -218,6 +218,9 @@ fn topics_have_so_many_bytes_and_levels() {
             assert_eq!(code, 0x90);
             refused += 2.0;
         }
+        let denied = "rollcall_mqtt_subscriptions_denied_total";
+        let of_filters = world.counter(denied, "topic_filter_invalid");
+        assert_eq!(of_filters, if five { 4.0 } else { 2.0 });
         client.send(&publish(five, &fine, b"kept", 0, false, 0, &[]));
         assert_eq!(client.take().payload, b"kept");
         client.disconnect();
@@ -291,154 +294,229 @@ fn a_thing_that_publishes_too_much_is_sent_away_if_that_is_wished() {
     }
 }
 
-#[test]
-fn what_waits_for_all_is_bounded_and_the_largest_session_goes_first() {
-    let world = World::with(&[
-        ("ROLLCALL_MQTT__WORKERS", "4"),
-        ("ROLLCALL_MQTT__LIMITS__MAX_QUEUE_BYTES", "1MiB"),
-    ]);
-    let (thing, channel) = world.member();
-    let topic = |id: &str| format!("channels/{channel}/messages/{id}");
-    let ids = ["large", "small", "middle"];
-    for id in ids {
-        let mut client = world.client(Hello::of(&thing, id).five().lasting());
-        assert_eq!(client.subscribe(&[(&topic(id), 1)]), [1]);
-        client.disconnect();
+/// A limit of `[mqtt]`: what it is set to, what counts when it is met, and how to meet it.
+struct Limit {
+    settings: &'static [(&'static str, &'static str)],
+    counter: &'static str,
+    label: &'static str,
+    /// MQTT 3.1.1 knows the limit too.
+    old: bool,
+    reach: fn(&Scene),
+}
+
+struct Scene {
+    world: World,
+    thing: Thing,
+    channel: String,
+    five: bool,
+}
+
+impl Scene {
+    fn hello(&self, id: &str) -> Hello {
+        Hello::of(&self.thing, id).version(self.five)
     }
-    let mut publisher = world.client(Hello::of(&thing, "publisher").five());
-    // In pieces of 50 KiB; the bound is met at the very end.
-    for (id, count) in [("large", 11), ("small", 2), ("middle", 8)] {
-        for _ in 0..count {
-            assert_eq!(publisher.publish(&topic(id), &[7; 51_200], 1), 0);
+
+    fn client(&self, id: &str) -> Client {
+        self.world.client(self.hello(id))
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("channels/{}/messages/{name}", self.channel)
+    }
+
+    fn packet(&self, len: usize, qos: u8, id: u16, properties: &[u8]) -> Vec<u8> {
+        publish(
+            self.five,
+            &self.topic("a"),
+            &vec![7; len],
+            qos,
+            false,
+            id,
+            properties,
+        )
+    }
+
+    fn pick<T>(&self, old: T, five: T) -> T {
+        if self.five { five } else { old }
+    }
+
+    /// A subscriber that acknowledges nothing is sent QoS 1.
+    fn overwhelm(&self) {
+        let mut subscriber = self.client("subscriber");
+        assert_eq!(subscriber.subscribe(&[(&self.topic("a"), 1)]), [1]);
+        let mut publisher = self.client("publisher");
+        for _ in 0..4 {
+            assert_eq!(publisher.publish(&self.topic("a"), &[7; 600], 1), 0);
+        }
+        subscriber.message();
+        subscriber.expect_disconnect(0x97);
+        publisher.expect_silence();
+    }
+
+    /// Two messages are retained, of which there is room for one.
+    fn retain_two(&self) {
+        let mut client = self.client("c");
+        let mut retain = |name| client.publish_with(&self.topic(name), &[7; 600], 1, true, &[]);
+        let codes = [retain("a"), retain("b")];
+        let failed = codes.iter().filter(|code| **code == 0x97).count();
+        assert_eq!(failed, self.pick(0, 1), "{codes:x?}");
+        let mut late = self.client("late");
+        late.subscribe(&[(&self.topic("#"), 0)]);
+        assert!(late.take().topic.ends_with("/a"));
+        late.expect_silence();
+        client.publish_with(&self.topic("a"), b"", 1, true, &[]);
+    }
+}
+
+#[test]
+fn every_limit_has_its_answer_in_both_versions_and_its_counter() {
+    for limit in LIMITS {
+        let settings: Vec<(String, &str)> = limit
+            .settings
+            .iter()
+            .map(|(name, value)| (format!("ROLLCALL_MQTT__{name}"), *value))
+            .collect();
+        let settings: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
+        let world = World::with(&settings);
+        let (thing, channel) = world.member();
+        let mut scene = Scene {
+            world,
+            thing,
+            channel,
+            five: true,
+        };
+        let count = |scene: &Scene| scene.world.counter(limit.counter, limit.label);
+        assert_eq!(count(&scene), 0.0, "{:?}", limit.settings);
+        (limit.reach)(&scene);
+        let after_five = count(&scene);
+        assert!(after_five > 0.0, "{:?}", limit.settings);
+        if limit.old {
+            scene.five = false;
+            (limit.reach)(&scene);
+            assert!(count(&scene) > after_five, "{:?} in 3.1.1", limit.settings);
         }
     }
-    wait_for("the largest to go", || {
-        (world.counter("rollcall_mqtt_sessions_shed_total", "") == 1.0).then_some(())
-    });
-    for (id, count) in [("large", 0), ("small", 2), ("middle", 8)] {
-        let (mut client, connack) =
-            Client::connect(world.mqtt(), Hello::of(&thing, id).five().lasting());
-        // Whoever lost something hears that there is nothing left.
-        assert_eq!(connack.present, count > 0, "{id}");
-        for _ in 0..count {
-            assert_eq!(client.take().payload.len(), 51_200);
-        }
-        client.expect_silence();
-    }
-    wait_for("nothing to wait", || {
-        (world.counter("rollcall_mqtt_queued_bytes", "") == 0.0).then_some(())
-    });
-    assert_eq!(world.counter("rollcall_mqtt_sessions_shed_total", ""), 1.0);
 }
 
-#[test]
-fn slow_readers_get_no_more_of_qos_0_before_sessions_have_to_go() {
-    let world = World::with(&[("ROLLCALL_MQTT__LIMITS__MAX_QUEUE_BYTES", "8MiB")]);
-    let (thing, channel) = world.member();
-    let topic = |id: &str| format!("channels/{channel}/messages/{id}");
-    let mut publisher = world.client(Hello::of(&thing, "publisher").five());
-    for id in ["1", "2"] {
-        let mut client = world.client(Hello::of(&thing, id).five().lasting());
-        client.subscribe(&[(&topic(id), 1)]);
-        client.disconnect();
-        for _ in 0..15 {
-            assert_eq!(publisher.publish(&topic(id), &[7; 256 * 1024], 1), 0);
-        }
-    }
-    let mut slow = world.client(Hello::of(&thing, "slow"));
-    slow.subscribe(&[(&topic("slow"), 0)]);
-    let dropped = || world.counter("rollcall_mqtt_messages_dropped_total", "queue_full");
-    // Sockets take some of it.
-    wait_for("something to be dropped", || {
-        let packet = publish(true, &topic("slow"), &[7; 65_536], 0, false, 0, &[]);
-        publisher.send(&packet.repeat(16));
-        publisher.send(&[0xC0, 0]);
-        publisher.receive();
-        (dropped() > 64.0).then_some(())
-    });
-    assert_eq!(world.counter("rollcall_mqtt_sessions_shed_total", ""), 0.0);
-    let waiting = world.counter("rollcall_mqtt_queued_bytes", "");
-    assert!((7e6..8.4e6).contains(&waiting), "{waiting}");
-    // It is here still, and gets what comes when it has caught up.
-    slow.send(&[0xC0, 0]);
-    while slow.receive().first != 0xD0 {}
-}
-
-const SHORT: &str = "rollcall_mqtt_memory_short";
-
-#[test]
-fn beyond_the_memory_mark_nobody_new_is_let_in() {
-    let world = World::with(&[("ROLLCALL_MQTT__LIMITS__MEMORY_HIGH_WATER", "1KiB")]);
-    let thing = world.thing("lamp");
-    for (five, code) in [(false, 3), (true, 0x97)] {
-        let hello = Hello::of(&thing, "c").version(five);
-        let (mut client, connack) = Client::connect(world.mqtt(), hello);
-        assert_eq!(connack.code, code);
-        client.expect_end();
-    }
-    assert_eq!(world.counter(REFUSED, "memory_short"), 2.0);
-    assert_eq!(world.counter(SHORT, ""), 1.0);
-    assert!(world.counter("rollcall_mqtt_memory_bytes", "") > 1024.0);
-    let (status, body) = world.http("/readyz");
-    assert_eq!(status, 503);
-    assert!(body.contains("memory is short"), "{body}");
-    assert!(world.events().is_empty());
-}
-
-#[test]
-fn shortage_of_memory_takes_nothing_from_who_is_here_and_ends() {
-    let mut world = World::prepared(&[
-        // Large blocks go back to the system at once.
-        ("MALLOC_MMAP_THRESHOLD_", "65536"),
-        ("ROLLCALL_MQTT__MAX_PACKET_SIZE", "2MiB"),
-    ]);
-    world.run();
-    let used = world.counter("rollcall_mqtt_memory_bytes", "") as u64;
-    assert!(world.end("TERM").success());
-    let mark = (used + (32 << 20)).to_string();
-    world.set("ROLLCALL_MQTT__LIMITS__MEMORY_HIGH_WATER", &mark);
-    world.run();
-
-    let (thing, channel) = world.member();
-    let topic = |name: &str| format!("channels/{channel}/messages/{name}");
-    let mut five = world.client(Hello::of(&thing, "five").five());
-    let mut three = world.client(Hello::of(&thing, "three").lasting());
-    assert_eq!(three.subscribe(&[(&topic("news"), 1)]), [1]);
-    let megabyte = vec![7; 1 << 20];
-    let mut kept = 0;
-    wait_for("memory to be short", || {
-        let code = five.publish_with(&topic(&kept.to_string()), &megabyte, 1, true, &[]);
-        kept += u32::from(code == 0);
-        (code == 0x97).then_some(())
-    });
-    assert_eq!(world.counter(SHORT, ""), 1.0);
-    assert_eq!(world.http("/readyz").0, 503);
-
-    assert_eq!(five.subscribe(&[(&topic("more"), 0)]), [0x97]);
-    assert_eq!(
-        three.subscribe(&[(&topic("news"), 1), (&topic("more"), 0)]),
-        [1, 0x80]
-    );
-    let (mut late, connack) = Client::connect(world.mqtt(), Hello::of(&thing, "late").five());
-    assert_eq!(connack.code, 0x97);
-    late.expect_end();
-    // Who is here goes on, and may come back.
-    assert_eq!(five.publish(&topic("news"), b"still", 1), 0);
-    assert_eq!(three.take().payload, b"still");
-    three.disconnect();
-    let (mut three, connack) = Client::connect(world.mqtt(), Hello::of(&thing, "three").lasting());
-    assert_eq!((connack.present, connack.code), (true, 0));
-
-    for name in 0..kept {
-        assert_eq!(
-            five.publish_with(&topic(&name.to_string()), b"", 1, true, &[]),
-            0
-        );
-    }
-    wait_for("memory to be given back", || {
-        (world.counter(SHORT, "") == 0.0).then_some(())
-    });
-    assert_eq!(world.http("/readyz").0, 200);
-    world.client(Hello::of(&thing, "late"));
-    assert_eq!(three.subscribe(&[(&topic("more"), 0)]), [0]);
-}
+const LIMITS: &[Limit] = &[
+    Limit {
+        settings: &[("MAX_CONNECTIONS", "1")],
+        counter: TURNED_AWAY,
+        label: "\"max_connections\"",
+        old: true,
+        reach: |scene| {
+            let one = wait_for("a place", || {
+                knock(&scene.world, 1, &scene.hello("one")).map(|(client, _)| client)
+            });
+            assert!(knock(&scene.world, 1, &scene.hello("two")).is_none());
+            one.disconnect();
+        },
+    },
+    Limit {
+        settings: &[("CONNECT_TIMEOUT", "200ms")],
+        counter: "rollcall_mqtt_connect_timeouts_total",
+        label: "",
+        old: true,
+        reach: |scene| {
+            let mut slow = Client::open(scene.world.mqtt(), scene.five);
+            let hello = scene.hello("slow").bytes();
+            slow.send(&hello[..hello.len() - 1]);
+            slow.expect_end();
+        },
+    },
+    Limit {
+        settings: &[("MAX_SESSIONS", "1")],
+        counter: REFUSED,
+        label: "too_many_sessions",
+        old: true,
+        reach: |scene| {
+            let one = scene.client("one");
+            let (mut two, connack) = Client::connect(scene.world.mqtt(), scene.hello("two"));
+            assert_eq!(connack.code, scene.pick(3, 0x97));
+            two.expect_end();
+            one.disconnect();
+        },
+    },
+    Limit {
+        settings: &[("MAX_PACKET_SIZE", "1KiB")],
+        counter: "rollcall_mqtt_protocol_errors_total",
+        label: "packet_too_large",
+        old: true,
+        reach: |scene| {
+            let mut client = scene.client("c");
+            client.send(&scene.packet(1024, 0, 0, &[]));
+            client.expect_disconnect(0x95);
+        },
+    },
+    Limit {
+        settings: &[("MAX_INFLIGHT", "2")],
+        counter: "rollcall_mqtt_protocol_errors_total",
+        label: "receive_maximum_exceeded",
+        // Nobody is told of it.
+        old: false,
+        reach: |scene| {
+            let mut client = scene.client("c");
+            for id in 1..=3 {
+                client.send(&scene.packet(1, 2, id, &[]));
+            }
+            assert_eq!(client.receive().first, 0x50);
+            assert_eq!(client.receive().first, 0x50);
+            client.expect_disconnect(0x93);
+        },
+    },
+    Limit {
+        settings: &[("MAX_TOPIC_ALIAS", "1")],
+        counter: "rollcall_mqtt_protocol_errors_total",
+        label: "topic_alias_invalid",
+        old: false,
+        reach: |scene| {
+            let mut client = scene.client("c");
+            client.send(&scene.packet(1, 0, 0, &[0x23, 0, 2]));
+            client.expect_disconnect(0x94);
+        },
+    },
+    Limit {
+        settings: &[("MAX_SUBSCRIPTIONS", "1")],
+        counter: "rollcall_mqtt_subscriptions_denied_total",
+        label: "quota_exceeded",
+        old: true,
+        reach: |scene| {
+            let mut client = scene.client("c");
+            let (a, b) = (scene.topic("a"), scene.topic("b"));
+            let codes = client.subscribe(&[(&a, 0), (&b, 0)]);
+            assert_eq!(codes, [0, scene.pick(0x80, 0x97)]);
+            assert_eq!(client.subscribe(&[(&b, 0)]), [scene.pick(0x80, 0x97)]);
+        },
+    },
+    Limit {
+        settings: &[("MAX_INFLIGHT", "1"), ("SESSION_QUEUE_MESSAGES", "2")],
+        counter: "rollcall_mqtt_sessions_overflowed_total",
+        label: "",
+        old: true,
+        reach: Scene::overwhelm,
+    },
+    Limit {
+        settings: &[("MAX_INFLIGHT", "1"), ("SESSION_QUEUE_BYTES", "2KiB")],
+        counter: "rollcall_mqtt_sessions_overflowed_total",
+        label: "",
+        old: true,
+        reach: Scene::overwhelm,
+    },
+    Limit {
+        settings: &[("MAX_RETAINED", "1")],
+        counter: "rollcall_mqtt_retained_refused_total",
+        label: "",
+        old: true,
+        reach: Scene::retain_two,
+    },
+    Limit {
+        settings: &[("MAX_RETAINED_BYTES", "1KiB")],
+        counter: "rollcall_mqtt_retained_refused_total",
+        label: "",
+        old: true,
+        reach: Scene::retain_two,
+    },
+];

@@ -32,6 +32,7 @@ mod script;
 mod secrets;
 mod sessions;
 mod sharing;
+mod shortage;
 mod storms;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;

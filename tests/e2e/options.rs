@@ -151,6 +151,11 @@ fn a_silent_things_service_holds_up_few_logins_and_not_for_long() {
     let mut codes: Vec<u8> = clients.iter_mut().map(|it| it.connack().code).collect();
     codes.sort_unstable();
     assert_eq!(codes, [0x88, 0x89, 0x89, 0x89, 0x89]);
+    let refused = "rollcall_mqtt_connects_refused_total";
+    assert_eq!(world.counter(refused, "too_many_questions"), 4.0);
+    // 3.1.1 has one code for both.
+    let (_, connack) = Client::connect(world.mqtt(), Hello::of(&thing, "c"));
+    assert_eq!(connack.code, 3);
     assert!(world.events().is_empty());
 }
 

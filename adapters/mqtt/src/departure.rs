@@ -241,7 +241,7 @@ impl Worker {
 
     /// Like [`Worker::violation`], and says why.
     pub(crate) fn violation_because(&mut self, token: usize, code: u8, why: Option<&str>) -> Flow {
-        self.shared.metrics.violations.increment(1);
+        self.shared.metrics.violations.count(code);
         self.end_because(token, Farewell::ProtocolError, code, why);
         Flow::Over
     }

@@ -4,7 +4,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use rollcall_domain::presence::Farewell;
 
 use crate::limits::addresses::TurnedAway;
-use crate::reason::Refusal;
+use crate::reason::{self, Refusal};
 use crate::transport::Fault;
 
 pub(crate) struct Metrics {
@@ -14,7 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) accept_failures: Counter,
     pub(crate) greetings_timed_out: Counter,
     pub(crate) faulty_greetings: Counter,
-    pub(crate) violations: Counter,
+    pub(crate) violations: ByCode<4>,
     pub(crate) sessions: Gauge,
     /// By [`Refusal`].
     pub(crate) refused: [Counter; Refusal::ALL.len()],
@@ -28,7 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) publishes_delayed: Counter,
     pub(crate) denied_wills: Counter,
     pub(crate) denied_publishes: Counter,
-    pub(crate) denied_subscriptions: Counter,
+    pub(crate) denied_subscriptions: ByCode<3>,
     pub(crate) subscriptions_revoked: Counter,
     pub(crate) doubts_expired: Counter,
     pub(crate) retained_refused: Counter,
@@ -73,9 +73,15 @@ impl Metrics {
                 "connect_faults",
                 "Connections that began with something else than a well-formed CONNECT",
             ),
-            violations: count(
+            violations: ByCode::new(
                 "protocol_errors",
-                "Connections of sessions closed because the client broke the protocol",
+                "Connections of sessions closed because the client broke the protocol or a bound it was told of",
+                [
+                    (reason::PROTOCOL_ERROR, "protocol_error"),
+                    (reason::RECEIVE_MAXIMUM_EXCEEDED, "receive_maximum_exceeded"),
+                    (reason::TOPIC_ALIAS_INVALID, "topic_alias_invalid"),
+                    (reason::PACKET_TOO_LARGE, "packet_too_large"),
+                ],
             ),
             sessions: level("sessions", "Sessions, connected or not"),
             refused: Refusal::ALL.map(|refusal| counter!(refused, "reason" => refusal.label())),
@@ -96,7 +102,7 @@ impl Metrics {
             ),
             topics_refused: count(
                 "topics_refused",
-                "Topic names and filters that were too long or too deep, and malformed filters",
+                "Topic names of PUBLISHes and wills that were too long or had too many levels",
             ),
             publishes_delayed: count(
                 "publishes_delayed",
@@ -104,9 +110,14 @@ impl Metrics {
             ),
             denied_wills: count("wills_denied", "Wills not published for lack of a grant"),
             denied_publishes: count("publishes_denied", "PUBLISHes denied for lack of a grant"),
-            denied_subscriptions: count(
+            denied_subscriptions: ByCode::new(
                 "subscriptions_denied",
-                "Topic filters denied for lack of a grant",
+                "Topic filters that were not subscribed to, by reason",
+                [
+                    (reason::NOT_AUTHORIZED, "not_authorized"),
+                    (reason::TOPIC_FILTER_INVALID, "topic_filter_invalid"),
+                    (reason::QUOTA_EXCEEDED, "quota_exceeded"),
+                ],
             ),
             subscriptions_revoked: count(
                 "subscriptions_revoked",
@@ -143,6 +154,30 @@ impl Metrics {
             TurnedAway::TooMany => &self.turned_away_many,
             TurnedAway::TooFast => &self.turned_away_fast,
         }
+    }
+}
+
+/// Counters by reason code: of those with a name each its own, and one for the others.
+pub(crate) struct ByCode<const N: usize> {
+    named: [(u8, Counter); N],
+    others: Counter,
+}
+
+impl<const N: usize> ByCode<N> {
+    fn new(what: &str, help: &'static str, named: [(u8, &'static str); N]) -> Self {
+        let name = format!("rollcall_mqtt_{what}_total");
+        describe_counter!(name.clone(), help);
+        Self {
+            named: named.map(|(code, label)| (code, counter!(name.clone(), "reason" => label))),
+            others: counter!(name, "reason" => "other"),
+        }
+    }
+
+    pub(crate) fn count(&self, code: u8) {
+        let named = self.named.iter().find(|(known, _)| *known == code);
+        named
+            .map_or(&self.others, |(_, counter)| counter)
+            .increment(1);
     }
 }
 

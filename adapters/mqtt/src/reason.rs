@@ -15,6 +15,7 @@ pub(crate) const TOPIC_NAME_INVALID: u8 = 0x90;
 pub(crate) const PACKET_ID_NOT_FOUND: u8 = 0x92;
 pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
+pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(crate) const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
 pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
 pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
@@ -175,7 +176,7 @@ pub(crate) const fn explain(code: u8) -> Option<&'static str> {
         PACKET_ID_NOT_FOUND => "no such packet identifier is in use",
         RECEIVE_MAXIMUM_EXCEEDED => "more messages under way than the receive maximum",
         TOPIC_ALIAS_INVALID => "the topic alias is 0 or above the maximum",
-        0x95 => "the packet is too large",
+        PACKET_TOO_LARGE => "the packet is too large",
         MESSAGE_RATE_TOO_HIGH => "too many messages in too little time",
         QUOTA_EXCEEDED => "a quota is exceeded",
         0x98 => "an administrator has ended the session",

@@ -75,20 +75,16 @@ impl Worker {
                 Decision::Refused(code) => *code,
                 Decision::Open => unreachable!("invariant: nothing is open"),
             };
-            if code == reason::TOPIC_FILTER_INVALID {
-                self.shared.metrics.topics_refused.increment(1);
-            }
             // 3.1.1 has one code for every failure [MQTT-3.9.3-2].
             let failed = code >= reason::UNSPECIFIED;
+            if failed {
+                self.shared.metrics.denied_subscriptions.count(code);
+            }
             codes.push(if failed && protocol != Protocol::Mqtt5 {
                 reason::UNSPECIFIED
             } else {
                 code
             });
-            self.shared
-                .metrics
-                .denied_subscriptions
-                .increment(failed.into());
         }
         let id = subscribe.packet_id;
         let failure = codes.iter().find(|code| **code >= reason::UNSPECIFIED);
