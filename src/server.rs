@@ -13,6 +13,7 @@ use rollcall_domain::users::{UserStore, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
+use rollcall_http::{Callers, Pages, Site};
 use rollcall_mqtt::{Address, Front};
 use rollcall_redis::follow::Follower;
 use rollcall_redis::relay::Relay;
@@ -45,6 +46,8 @@ pub struct Addresses {
     pub mqtt: Vec<(Box<str>, Vec<Address>)>,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    /// The REST interface of the things service.
+    pub http_things: Option<SocketAddr>,
 }
 
 /// Tells everyone who may hold on to it what was revoked.
@@ -111,6 +114,10 @@ impl Server {
 
         let grpc = listen(config.grpc.listen, "gRPC").await?;
         let http = listen(config.http.listen, "HTTP").await?;
+        let http_things = match config.http.things {
+            Some(address) => Some(listen(address, "the things service over HTTP").await?),
+            None => None,
+        };
         let relay = match config.redis.url.is_empty() {
             true => None,
             false => Some(Relay::new(config.redis.clone())?),
@@ -133,6 +140,7 @@ impl Server {
             mqtt: front.listeners().to_vec(),
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
+            http_things: http_things.as_ref().and_then(|it| it.local_addr().ok()),
         };
         let relayed: Vec<Arc<dyn EventLog>> = Stream::ALL
             .into_iter()
@@ -159,9 +167,16 @@ impl Server {
             }
         }));
         let (ready, handle) = (Arc::clone(&journal), front.handle());
-        let state = rollcall_http::State {
+        let callers = Callers {
+            token: secrets.admin_token()?,
+            admin,
+        };
+        tasks.push(tokio::spawn(metrics.clone().keep_up(stopping.clone())));
+        let pages = Site::Pages(Pages {
             metrics,
             roll: journal.clone(),
+            sessions: Arc::new(front.handle()),
+            callers: callers.clone(),
             readiness: Arc::new(move || {
                 let lacks = [
                     (!ready.is_writable(), "the journal cannot be written"),
@@ -170,11 +185,23 @@ impl Server {
                 let lacks = lacks.into_iter().filter(|(lacks, _)| *lacks);
                 lacks.map(|(_, what)| what.to_owned()).collect()
             }),
-        };
-        let (settings, stopped) = (config.http.clone(), stopping.clone());
-        tasks.push(tokio::spawn(async move {
-            rollcall_http::serve(&settings, http, state, stopped).await;
-        }));
+        });
+        let mut sites = vec![(http, pages)];
+        if let Some(listener) = http_things {
+            let service = Site::Things(rollcall_http::Things {
+                things: Arc::clone(&things),
+                authority: Arc::clone(&things) as Arc<dyn Authority>,
+                callers,
+                instance: config.instance.clone(),
+            });
+            sites.push((listener, service));
+        }
+        for (listener, site) in sites {
+            let (settings, stopped) = (config.http.clone(), stopping.clone());
+            tasks.push(tokio::spawn(async move {
+                rollcall_http::serve(&settings, listener, site, stopped).await;
+            }));
+        }
         if let Some(follower) = follower {
             tasks.push(tokio::spawn(follower.run(stopping.clone())));
         }

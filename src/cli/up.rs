@@ -80,11 +80,14 @@ impl Up {
 
     fn announce(&self, server: &Server, config: &Config, output: Output) -> std::io::Result<()> {
         let addresses = &server.addresses;
-        let others = [
+        let mut others = vec![
             ("grpc", addresses.grpc.to_string()),
             ("http", addresses.http.to_string()),
-            ("instance", config.instance.clone()),
         ];
+        if let Some(address) = addresses.http_things {
+            others.push(("http.things", address.to_string()));
+        }
+        others.push(("instance", config.instance.clone()));
         let mut ready = serde_json::Map::new();
         let mut line = "ready".to_owned();
         for (name, addresses) in &addresses.mqtt {

@@ -26,6 +26,7 @@ mod provisioning;
 mod proxy;
 mod redis_server;
 mod relay;
+mod rest;
 mod revocation;
 mod roll;
 mod script;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::client::{Client, Hello};
 use crate::leaks::{self, Place, Secrets};
 use crate::redis_server;
+use crate::rest;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rollcall");
 /// Longer than anything here takes on a busy machine.
@@ -130,6 +131,7 @@ impl World {
         for part in ["MQTT", "GRPC", "HTTP"] {
             command.env(format!("ROLLCALL_{part}__LISTEN"), "127.0.0.1:0");
         }
+        command.env("ROLLCALL_HTTP__THINGS", "127.0.0.1:0");
         command.env("ROLLCALL_INSTANCE", "front-1");
         command.env("ROLLCALL_LOG__FILTER", "info,rollcall=trace");
         command.envs(self.environment.iter().cloned());
@@ -208,6 +210,10 @@ impl World {
             (key == name).then_some(value)
         });
         found.unwrap_or_else(|| panic!("no {name} in {ready}"))
+    }
+
+    pub(crate) fn ready(&self) -> &str {
+        &self.running().ready
     }
 
     pub(crate) fn grpc(&self) -> &str {
@@ -387,23 +393,8 @@ impl World {
 
     /// Status and body of a page.
     pub(crate) fn http(&self, path: &str) -> (u16, String) {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(self.http_address()).expect("a server");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .expect("sent");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("a reply");
-        let status = reply
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .expect("a status");
-        let (head, body) = reply.split_once("\r\n\r\n").expect("a body");
-        assert!(!head.contains("transfer-encoding"), "not understood here");
-        (status, body.to_owned())
+        let reply = rest::send(self.http_address(), &format!("GET {path}"), &[], b"");
+        (reply.status, reply.body)
     }
 }
 

@@ -1,37 +1,43 @@
-//! The HTTP edge: is it alive, is it ready, what does it count, who is here.
+//! The HTTP edge: REST by subject, and the pages: is it alive, is it ready, what does it count, who is here.
 
 mod connections;
+mod pages;
+mod problem;
+mod request;
+mod things;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{Query, State as Shared};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::extract::DefaultBodyLimit;
 use bytesize::ByteSize;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use rollcall_domain::presence::{Online, Roll};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use pages::{Pages, Readiness};
+pub use request::Callers;
+pub use things::Service as Things;
+
 /// Collected measurements are condensed this often, so that they do not grow between two looks at them.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Sessions of one page of `/presence`.
-const MAX_PAGE: usize = 10_000;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub listen: std::net::SocketAddr,
+    pub listen: SocketAddr,
+    /// Where the things service is served; `None` for nowhere.
+    #[serde(deserialize_with = "address_or_empty")]
+    pub things: Option<SocketAddr>,
+    /// The largest body of a request.
+    pub max_body: ByteSize,
     /// Connections at one time; later ones are closed unread.
     pub max_connections: usize,
     /// From accept, or the last answer, to a complete head of a request.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// The largest head of a request. Bodies are not read.
+    /// The largest head of a request.
     pub max_request_head: ByteSize,
     /// How long a connection may last, whatever it does.
     #[serde(with = "humantime_serde")]
@@ -76,6 +82,16 @@ impl Config {
     }
 }
 
+/// An address, or nothing: empty text.
+fn address_or_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SocketAddr>, D::Error> {
+    match String::deserialize(input)?.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            serde::de::Error::custom("expected an address such as \"127.0.0.1:9000\", or \"\"")
+        }),
+    }
+}
+
 /// The counters of the process.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -103,156 +119,47 @@ impl Metrics {
             .map(Self)
             .map_err(|error| MetricsError(error.into()))
     }
+
+    pub(crate) fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Condenses what was collected, now and then, until `stop` is true.
+    pub async fn keep_up(self, mut stop: watch::Receiver<bool>) {
+        let upkeep = async {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                self.0.run_upkeep();
+            }
+        };
+        tokio::select! {
+            () = upkeep => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
 }
 
-/// Says what a ready server lacks; nothing if it lacks nothing.
-pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
-
-/// What the pages show.
-#[derive(Clone)]
-pub struct State {
-    pub metrics: Metrics,
-    pub roll: Arc<dyn Roll>,
-    pub readiness: Readiness,
+/// What is served at one address.
+pub enum Site {
+    Pages(Pages),
+    Things(Things),
 }
 
 /// Serves until `stop` is true.
 pub async fn serve(
     config: &Config,
     listener: TcpListener,
-    state: State,
+    site: Site,
     stop: watch::Receiver<bool>,
 ) {
-    let upkeep = {
-        let Metrics(metrics) = state.metrics.clone();
-        async move {
-            loop {
-                tokio::time::sleep(UPKEEP).await;
-                metrics.run_upkeep();
-            }
-        }
+    let router = match site {
+        Site::Pages(pages) => pages::router(pages),
+        Site::Things(things) => things::router(things),
     };
-    tokio::select! {
-        () = upkeep => {}
-        () = connections::serve(config, listener, router(state), stop) => {}
-    }
-}
-
-fn router(state: State) -> Router {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/presence", get(presence))
-        .fallback(async || {
-            problem(
-                StatusCode::NOT_FOUND,
-                "try /presence, /metrics, /livez, /readyz",
-            )
-        })
-        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "use GET"))
-        .with_state(state)
-}
-
-fn problem(status: StatusCode, error: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": error }))).into_response()
-}
-
-async fn ready(Shared(state): Shared<State>) -> Response {
-    let lacks = (state.readiness)();
-    let status = if lacks.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (
-        status,
-        Json(serde_json::json!({ "ready": lacks.is_empty(), "lacks": lacks })),
-    )
-        .into_response()
-}
-
-async fn metrics(Shared(state): Shared<State>) -> Response {
-    let Metrics(metrics) = state.metrics;
-    let kind = [(
-        header::CONTENT_TYPE,
-        "text/plain; version=0.0.4; charset=utf-8",
-    )];
-    (kind, metrics.render()).into_response()
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    #[serde(default)]
-    offset: usize,
-    #[serde(default = "default_limit")]
-    limit: usize,
-}
-
-const fn default_limit() -> usize {
-    100
-}
-
-#[derive(Serialize)]
-struct Presence<'a> {
-    instance: &'a str,
-    total: usize,
-    sessions: Vec<Session>,
-}
-
-/// One session that is online.
-#[derive(Serialize)]
-struct Session {
-    session_id: String,
-    thing_id: String,
-    client_id: String,
-    protocol: &'static str,
-    peer: String,
-    since: String,
-    /// Nanoseconds since the Unix epoch, as in the event.
-    occurred_at: String,
-}
-
-impl From<&Online> for Session {
-    fn from(Online { session, since }: &Online) -> Self {
-        Self {
-            session_id: session.id.to_string(),
-            thing_id: session.thing.to_string(),
-            client_id: session.client_id.to_string(),
-            protocol: session.protocol.as_str(),
-            peer: session.peer.to_string(),
-            since: since.rfc3339(),
-            occurred_at: since.to_string(),
-        }
-    }
-}
-
-async fn presence(
-    Shared(state): Shared<State>,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let page = match page {
-        Ok(Query(page)) if (1..=MAX_PAGE).contains(&page.limit) => page,
-        _ => {
-            return problem(
-                StatusCode::BAD_REQUEST,
-                "use ?offset=0&limit=100, at most 10000",
-            );
-        }
-    };
-    let online = state.roll.online();
-    let sessions = online
-        .iter()
-        .skip(page.offset)
-        .take(page.limit)
-        .map(Session::from)
-        .collect();
-    let instance = state.roll.instance();
-    Json(Presence {
-        instance,
-        total: online.len(),
-        sessions,
-    })
-    .into_response()
+    let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
+    let router = router
+        .fallback(async || problem::Problem::not_found("no such page"))
+        .method_not_allowed_fallback(async || problem::Problem::method())
+        .layer(DefaultBodyLimit::max(max_body));
+    connections::serve(config, listener, router, stop).await;
 }

@@ -219,7 +219,8 @@ impl ThingStore for Database {
     async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError> {
         let failed = failed("read a grant");
         let row = sqlx::query(
-            "SELECT can_read, can_write, created_at FROM grants WHERE thing = ? AND channel = ?",
+            "SELECT can_read, can_write, created_at, updated_at FROM grants
+             WHERE thing = ? AND channel = ?",
         )
         .bind(thing.as_bytes().as_slice())
         .bind(channel.as_bytes().as_slice())
@@ -237,6 +238,7 @@ impl ThingStore for Database {
                 channel,
                 actions,
                 created_at,
+                updated_at: updated_at(&row, 3)?,
             })
         };
         row.map(grant).transpose().map_err(&failed)
@@ -250,18 +252,21 @@ impl ThingStore for Database {
             channel,
             actions,
             created_at,
+            updated_at,
         } in grants
         {
             sqlx::query(
-                "INSERT INTO grants (thing, channel, can_read, can_write, created_at)
-                 VALUES (?, ?, ?, ?, ?) ON CONFLICT (thing, channel)
-                 DO UPDATE SET can_read = excluded.can_read, can_write = excluded.can_write",
+                "INSERT INTO grants (thing, channel, can_read, can_write, created_at, updated_at)
+                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (thing, channel) DO UPDATE SET
+                 can_read = excluded.can_read, can_write = excluded.can_write,
+                 updated_at = excluded.updated_at",
             )
             .bind(thing.as_bytes().as_slice())
             .bind(channel.as_bytes().as_slice())
             .bind(actions.read)
             .bind(actions.write)
             .bind(created_at.0.cast_signed())
+            .bind(updated_at.map(|at| at.0.cast_signed()))
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;

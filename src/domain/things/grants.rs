@@ -6,6 +6,8 @@ use crate::identity::{ChannelId, ThingId, Timestamp, UserId};
 
 use super::{Actions, Error, Grant, Things, check_batch};
 
+const NOT_CONNECTED: Error = Error::NotFound("connection of that thing and channel");
+
 impl Things {
     /// Lets every one of `things` do `actions` on every one of `channels`, in place of what it may do there.
     ///
@@ -17,7 +19,7 @@ impl Things {
         things: &[ThingId],
         channels: &[ChannelId],
         actions: Actions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Grant>, Error> {
         if actions == Actions::NONE {
             return Err(Error::Invalid("name at least one action: m_read, m_write"));
         }
@@ -32,7 +34,8 @@ impl Things {
             } else {
                 "policies.add"
             };
-            let updated = before.map(|_| now.rfc3339()).unwrap_or_default();
+            let updated_at = before.map(|_| now);
+            let updated = updated_at.map(Timestamp::rfc3339).unwrap_or_default();
             events.push(Event::operation(
                 Stream::Things,
                 operation,
@@ -50,6 +53,7 @@ impl Things {
                 channel,
                 actions,
                 created_at,
+                updated_at,
             });
         }
         self.store.put_grants(&grants, events).await?;
@@ -63,6 +67,24 @@ impl Things {
             let revoked: Vec<Revoked> = grants.iter().map(left).collect();
             self.revocations.revoked(&revoked);
         }
+        Ok(grants)
+    }
+
+    /// Changes what a thing may do on a channel where it may do something.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it may do nothing there.
+    pub async fn change_grant(
+        &self,
+        owner: UserId,
+        thing: ThingId,
+        channel: ChannelId,
+        actions: Actions,
+    ) -> Result<(), Error> {
+        self.own_pairs(owner, &[thing], &[channel]).await?;
+        let grant = self.store.grant(thing, channel).await?;
+        grant.ok_or(NOT_CONNECTED)?;
+        self.connect(owner, &[thing], &[channel], actions).await?;
         Ok(())
     }
 
@@ -80,7 +102,7 @@ impl Things {
         let mut events = Vec::new();
         for &(thing, channel) in &pairs {
             let grant = self.store.grant(thing, channel).await?;
-            let grant = grant.ok_or(Error::NotFound("connection of that thing and channel"))?;
+            let grant = grant.ok_or(NOT_CONNECTED)?;
             events.push(Event::operation(
                 Stream::Things,
                 "policies.delete",

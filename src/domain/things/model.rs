@@ -136,6 +136,7 @@ pub struct Grant {
     pub channel: ChannelId,
     pub actions: Actions,
     pub created_at: Timestamp,
+    pub updated_at: Option<Timestamp>,
 }
 
 /// A slice of a list: `limit` entries from `offset`.

@@ -1,0 +1,196 @@
+//! The pages about the process, and who is here, and is not to be any longer.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use rollcall_domain::presence::{Kick, KickReason, Kicked, Online, Roll, Sessions, Whom};
+use serde::{Deserialize, Serialize};
+
+use crate::Metrics;
+use crate::problem::Problem;
+use crate::request::{Caller, Callers, HasCallers, parse};
+
+/// Sessions of one page of `/presence`.
+const MAX_PAGE: usize = 10_000;
+
+/// Says what a ready server lacks; nothing if it lacks nothing.
+pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    pub metrics: Metrics,
+    pub roll: Arc<dyn Roll>,
+    pub sessions: Arc<dyn Sessions>,
+    pub callers: Callers,
+    pub readiness: Readiness,
+}
+
+impl HasCallers for Pages {
+    fn callers(&self) -> &Callers {
+        &self.callers
+    }
+}
+
+pub(crate) fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/presence", get(presence))
+        .route("/sessions/{id}", delete(kick_session))
+        .route("/things/{id}/sessions", delete(kick_thing))
+        .with_state(pages)
+}
+
+async fn ready(Shared(state): Shared<Pages>) -> Response {
+    let lacks = (state.readiness)();
+    let status = if lacks.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(serde_json::json!({ "ready": lacks.is_empty(), "lacks": lacks })),
+    )
+        .into_response()
+}
+
+async fn metrics(Shared(state): Shared<Pages>) -> Response {
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (kind, state.metrics.render()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    offset: usize,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+const fn default_limit() -> usize {
+    100
+}
+
+#[derive(Serialize)]
+struct Presence<'a> {
+    instance: &'a str,
+    total: usize,
+    sessions: Vec<Session>,
+}
+
+/// One session that is online.
+#[derive(Serialize)]
+struct Session {
+    session_id: String,
+    thing_id: String,
+    client_id: String,
+    protocol: &'static str,
+    peer: String,
+    since: String,
+    /// Nanoseconds since the Unix epoch, as in the event.
+    occurred_at: String,
+}
+
+impl From<&Online> for Session {
+    fn from(Online { session, since }: &Online) -> Self {
+        Self {
+            session_id: session.id.to_string(),
+            thing_id: session.thing.to_string(),
+            client_id: session.client_id.to_string(),
+            protocol: session.protocol.as_str(),
+            peer: session.peer.to_string(),
+            since: since.rfc3339(),
+            occurred_at: since.to_string(),
+        }
+    }
+}
+
+async fn presence(
+    Shared(state): Shared<Pages>,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let page = match page {
+        Ok(Query(page)) if (1..=MAX_PAGE).contains(&page.limit) => page,
+        _ => {
+            return Problem::invalid("use ?offset=0&limit=100, at most 10000").into_response();
+        }
+    };
+    let online = state.roll.online();
+    let sessions = online
+        .iter()
+        .skip(page.offset)
+        .take(page.limit)
+        .map(Session::from)
+        .collect();
+    let instance = state.roll.instance();
+    Json(Presence {
+        instance,
+        total: online.len(),
+        sessions,
+    })
+    .into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manner {
+    /// Told to clients that can be told.
+    reason: Option<String>,
+    /// Discards what is kept for them to come back to, too.
+    #[serde(default)]
+    forget: bool,
+}
+
+type MannerOr = Result<Query<Manner>, axum::extract::rejection::QueryRejection>;
+
+async fn kick_session(
+    Shared(state): Shared<Pages>,
+    _: Caller,
+    Path(id): Path<String>,
+    manner: MannerOr,
+) -> Result<Json<serde_json::Value>, Problem> {
+    kick(&state, Whom::Session(parse(&id)?), manner).await
+}
+
+async fn kick_thing(
+    Shared(state): Shared<Pages>,
+    _: Caller,
+    Path(id): Path<String>,
+    manner: MannerOr,
+) -> Result<Json<serde_json::Value>, Problem> {
+    kick(&state, Whom::Thing(parse(&id)?), manner).await
+}
+
+async fn kick(
+    state: &Pages,
+    whom: Whom,
+    manner: MannerOr,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let Query(Manner { reason, forget }) =
+        manner.map_err(|_| Problem::invalid("use ?reason=...&forget=true"))?;
+    let reason: Option<KickReason> = reason.as_deref().map(parse).transpose()?;
+    let kick = Kick {
+        whom,
+        reason,
+        forget,
+    };
+    let kicked = state.sessions.kick(kick).await;
+    if kicked == Kicked::default() {
+        return Err(Problem::not_found("no such session is here"));
+    }
+    let Kicked { ended, forgotten } = kicked;
+    Ok(Json(
+        serde_json::json!({ "ended": ended, "forgotten": forgotten }),
+    ))
+}
