@@ -35,6 +35,7 @@ mod sessions;
 mod sharing;
 mod shortage;
 mod storms;
+mod sys;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;
 mod terms;

@@ -421,6 +421,8 @@ impl Worker {
             other => unreachable!("invariant: the CONNECT is at the front, not {other:?}"),
         };
         self.welcome(token, &connect);
+        self.tally.packets_received += 1;
+        self.tally.bytes_received += len as u64;
         input.drain(..len);
         self.connections[token].input = if input.is_empty() { Vec::new() } else { input };
         self.resume(token);
@@ -472,6 +474,7 @@ impl Worker {
     fn begin_connection(&mut self, token: usize, connect: &Connect<'_>) {
         let connection = &mut self.connections[token];
         connection.stage = Stage::Live;
+        self.shared.board.on_arrival();
         connection.protocol = Some(connect.protocol);
         let aliases = connect.properties.topic_alias_maximum;
         let aliases = aliases.min(self.shared.config.max_topic_alias_out);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use crate::connack::{ResponseInformation, ServerReference};
 use crate::limits::Limits;
 use crate::packet::QoS;
+use crate::sys;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +50,8 @@ pub struct Config {
     pub server_reference: ServerReference,
     /// Whether what is said to be UTF-8 (MQTT 5) must be.
     pub check_payload_format: bool,
+    /// How the server is doing, on `$SYS` topics.
+    pub sys: sys::Config,
     /// Threads that own sockets and sessions; 0 is one per core.
     pub workers: usize,
     /// Connections at one time; later ones are closed unread.
@@ -284,7 +287,7 @@ fn qos<'de, D: Deserializer<'de>>(input: D) -> Result<QoS, D::Error> {
 }
 
 /// A list in a file, or text with commas, which is all that the environment has; nothing is an empty list.
-fn one_or_many<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn one_or_many<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
 where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,

@@ -47,6 +47,9 @@ impl Worker {
             && !matches!(farewell, Farewell::Disconnected | Farewell::ConnectionLost);
         connection.stage = Stage::Closing { linger: told };
         self.queued -= std::mem::take(&mut connection.counted);
+        if was == Stage::Live {
+            self.shared.board.on_departure();
+        }
         connection.waiting = 0;
         connection.input = Vec::new();
         connection.member = None;
@@ -182,6 +185,7 @@ impl Worker {
 
     pub(crate) fn expire(&mut self, slot: usize) {
         self.shared.metrics.sessions_expired.increment(1);
+        self.shared.board.on_expiry();
         self.remove_session(slot);
     }
 

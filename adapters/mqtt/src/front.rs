@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::session::Expiry;
+use crate::sys::Board;
 use crate::worker::{WAKER, Worker};
 
 /// What all workers look at.
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) sessions: AtomicUsize,
     pub(crate) counts: Counts,
+    pub(crate) board: Board,
     pub(crate) metrics: Metrics,
     homes: RandomState,
 }
@@ -245,7 +247,8 @@ impl Front {
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Worker)?;
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-        let counts = Counts::new(&config.limits, workers, std::time::Instant::now());
+        let now = std::time::Instant::now();
+        let counts = Counts::new(&config.limits, workers, now);
         runtime.spawn(Memory::watch(Arc::downgrade(&counts.memory)));
         let shared = Arc::new(Shared {
             listeners: Arc::clone(&listeners),
@@ -258,6 +261,7 @@ impl Front {
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             counts,
+            board: Board::new(&config.sys, now),
             metrics: Metrics::new(),
             homes: RandomState::new(),
             config: config.clone(),

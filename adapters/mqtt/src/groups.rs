@@ -70,6 +70,10 @@ impl Group {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.members().list.len()
+    }
+
     /// Returns whether nobody is left.
     pub(crate) fn leave(&self, session: SessionRef) -> bool {
         let mut members = self.members();

@@ -245,7 +245,7 @@ impl Worker {
 
     /// Publishes a message that was kept: a will.
     pub(crate) fn publish_message(&mut self, message: Message) {
-        let message = Arc::new(message);
+        let message = Arc::new(message.begin(self.now));
         let publish = message.publish();
         let topic = TopicName::parse(publish.topic).expect("invariant: checked when it was kept");
         if message.retain

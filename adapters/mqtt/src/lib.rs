@@ -39,6 +39,7 @@ mod shedding;
 mod sockets;
 mod storm;
 mod subscribing;
+mod sys;
 mod throttle;
 mod timers;
 mod tls;

@@ -85,6 +85,15 @@ impl Message {
         }
     }
 
+    /// Its time begins now: a will is published when it is due, not when it is made [MQTT5-3.1.3.2.4].
+    pub(crate) fn begin(mut self, now: Instant) -> Self {
+        if self.expires.is_some() {
+            let seconds = self.publish().properties.message_expiry;
+            self.expires = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
+        }
+        self
+    }
+
     /// Bytes of memory it takes.
     pub(crate) fn len(&self) -> usize {
         self.frame.len() + size_of::<Self>()

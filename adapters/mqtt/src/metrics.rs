@@ -5,6 +5,7 @@ use rollcall_domain::presence::Farewell;
 
 use crate::limits::addresses::TurnedAway;
 use crate::reason::{self, Refusal};
+use crate::sys::Board;
 use crate::transport::Fault;
 
 pub(crate) struct Metrics {
@@ -35,6 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) retained_expired: Counter,
     pub(crate) retained_messages: Gauge,
     pub(crate) retained_bytes: Gauge,
+    pub(crate) bytes_received: Counter,
+    pub(crate) bytes_sent: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
     pub(crate) dropped_full: Counter,
@@ -137,6 +140,8 @@ impl Metrics {
             ),
             retained_messages: level("retained_messages", "Retained messages that are kept"),
             retained_bytes: level("retained_bytes", "Bytes of retained messages that are kept"),
+            bytes_received: count("bytes_received", "Bytes of packets received from clients"),
+            bytes_sent: count("bytes_sent", "Bytes of packets sent to clients"),
             received: count("messages_received", "PUBLISHes received from clients"),
             sent: count("messages_sent", "PUBLISHes sent to clients"),
             dropped_full: counter!(dropped, "reason" => "queue_full"),
@@ -218,6 +223,12 @@ pub(crate) fn fault_count(listener: &str, fault: Fault) -> Counter {
 /// What a worker counts during a turn, added up at its end.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
+    /// Packets of all kinds.
+    pub(crate) packets_received: u64,
+    /// Packets sent that are no PUBLISH.
+    pub(crate) replies: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) dropped_full: u64,
@@ -228,8 +239,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn report(&mut self, metrics: &Metrics) {
+    pub(crate) fn report(&mut self, metrics: &Metrics, board: &Board) {
+        board.add(self);
         let Self {
+            packets_received: _,
+            replies: _,
+            bytes_received,
+            bytes_sent,
             received,
             sent,
             dropped_full,
@@ -238,6 +254,8 @@ impl Tally {
             denied_publishes,
         } = std::mem::take(self);
         for (counter, count) in [
+            (&metrics.bytes_received, bytes_received),
+            (&metrics.bytes_sent, bytes_sent),
             (&metrics.received, received),
             (&metrics.sent, sent),
             (&metrics.dropped_full, dropped_full),

@@ -7,6 +7,7 @@ use rollcall_domain::topic::{TopicFilter, TopicName};
 use crate::config::AccessMode;
 use crate::connection::Connection;
 use crate::gate::{Answered, Question};
+use crate::sys;
 use crate::worker::Worker;
 
 #[derive(Clone, Debug)]
@@ -21,11 +22,16 @@ pub(crate) enum Principal {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open(());
 
+/// Proof that a thing may read `$SYS` topics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader(());
+
 /// Proof that something may be done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Grant {
     Permit(Permit),
     Open(Open),
+    Sys(Reader),
 }
 
 /// Something that one may or may not do.
@@ -68,6 +74,11 @@ impl<'a> Deed<'a> {
         }
     }
 
+    /// What `$SYS` topics say is true: nobody else says anything there.
+    fn is_to_publish_sys(self) -> bool {
+        matches!(self, Self::Publish(topic) if sys::is_meant(topic.as_str()))
+    }
+
     fn channel(self) -> Option<ChannelId> {
         match self {
             Self::Publish(topic) => topic.channel(),
@@ -81,10 +92,19 @@ impl Worker {
     pub(crate) fn recall(&self, principal: &Principal, deed: Deed<'_>) -> Finding {
         let (thing, key) = match principal {
             Principal::Thing { thing, key } => (*thing, key),
+            Principal::Anyone(_) if deed.is_to_publish_sys() => return Finding::Denied,
             Principal::Anyone(open) => return Finding::Granted(Grant::Open(*open)),
         };
         let Some(channel) = deed.channel() else {
-            return Finding::Denied;
+            return match deed {
+                Deed::Subscribe(filter)
+                    if sys::is_meant(filter.as_str())
+                        && self.shared.board.may_read(thing.thing()) =>
+                {
+                    Finding::Granted(Grant::Sys(Reader(())))
+                }
+                _ => Finding::Denied,
+            };
         };
         let (access, action) = (&self.shared.gate.access, deed.action());
         match access.authorize(thing, channel, action, self.now) {
@@ -138,7 +158,7 @@ impl Worker {
     pub(crate) fn holds(&self, grant: &Grant) -> bool {
         match grant {
             Grant::Permit(permit) => self.shared.gate.access.holds(permit, self.now),
-            Grant::Open(_) => true,
+            Grant::Open(_) | Grant::Sys(_) => true,
         }
     }
 }

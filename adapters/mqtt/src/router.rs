@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use rollcall_domain::presence::Protocol;
@@ -94,6 +94,9 @@ pub(crate) struct Router {
     /// By the first levels of topics: grows when a filter changes that reaches no others.
     versions: Box<[AtomicU64]>,
     tables: RwLock<Tables>,
+    /// Subscriptions, and those of them that are in groups.
+    subscriptions: AtomicUsize,
+    in_groups: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,8 @@ impl Router {
             version: AtomicU64::new(1),
             versions: (0..VERSIONS).map(|_| AtomicU64::new(0)).collect(),
             tables: RwLock::default(),
+            subscriptions: AtomicUsize::new(0),
+            in_groups: AtomicUsize::new(0),
         }
     }
 
@@ -175,8 +180,25 @@ impl Router {
         });
     }
 
+    /// How many subscriptions there are, and how many of them are in groups.
+    pub(crate) fn subscriptions(&self) -> (usize, usize) {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        (count(&self.subscriptions), count(&self.in_groups))
+    }
+
     /// Has `change` change what is at `filter` and return whether routes are different now.
     fn change(&self, filter: TopicFilter<'_>, change: impl FnOnce(&mut Here) -> bool) {
+        let change = |here: &mut Here| {
+            let (alone, in_groups) = (here.subscribers.len(), here.in_groups());
+            let changed = change(here);
+            // Wraps around: what is less by as much.
+            let joined = here.in_groups().wrapping_sub(in_groups);
+            let more = here.subscribers.len().wrapping_sub(alone);
+            self.in_groups.fetch_add(joined, Ordering::Relaxed);
+            let more = more.wrapping_add(joined);
+            self.subscriptions.fetch_add(more, Ordering::Relaxed);
+            changed
+        };
         let mut tables = self
             .tables
             .write()
@@ -360,6 +382,10 @@ impl Here {
             self.groups.remove(place);
         }
         last
+    }
+
+    fn in_groups(&self) -> usize {
+        self.groups.iter().map(|group| group.len()).sum()
     }
 
     fn is_empty(&self) -> bool {

@@ -58,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) window: Window,
     /// What of its queue is counted among what waits.
     pub(crate) counted: usize,
+    /// Messages that `$SYS` knows to wait.
+    pub(crate) counted_messages: usize,
     /// Identifiers of QoS 2 messages that came and are not released yet.
     pub(crate) received: Vec<u16>,
     pub(crate) testament: Option<Testament>,
@@ -82,6 +84,7 @@ impl Session {
             subscriptions: Vec::new(),
             window: Window::new(),
             counted: 0,
+            counted_messages: 0,
             received: Vec::new(),
             testament: None,
             availability: None,

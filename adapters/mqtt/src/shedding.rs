@@ -41,6 +41,11 @@ impl Worker {
         let bytes = session.window.queued_bytes();
         let before = std::mem::replace(&mut session.counted, bytes);
         self.queued = self.queued + bytes - before;
+        let messages = session.window.queued();
+        let before = std::mem::replace(&mut session.counted_messages, messages);
+        if messages != before {
+            self.shared.board.on_queue(before, messages);
+        }
     }
 
     /// Says what waits here, if that is news.

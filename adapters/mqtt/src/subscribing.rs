@@ -181,7 +181,8 @@ impl Worker {
             return;
         }
         let via = Via::of(terms);
-        let found = self.shared.retained.matching(filter.topics(), self.now);
+        let mut found = self.shared.retained.matching(filter.topics(), self.now);
+        found.extend(self.shared.board.matching(filter.topics()));
         retained.extend(found.into_iter().map(|message| Queued {
             qos: message.qos.min(terms.qos),
             message,

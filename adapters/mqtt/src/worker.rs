@@ -73,6 +73,8 @@ pub(crate) enum Timer {
     },
     /// What has expired is purged.
     Purge,
+    /// `$SYS` topics are published.
+    Sys,
     /// The things service may be asked again.
     Doubt(Doubt),
 }
@@ -149,6 +151,9 @@ impl Worker {
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(0, Timer::Purge);
+        if id == 0 && !shared.config.sys.interval.is_zero() {
+            timers.set(0, Timer::Sys);
+        }
         Ok(Self {
             id,
             inbox: Arc::clone(&shared.inboxes[usize::from(id)]),
@@ -254,7 +259,10 @@ impl Worker {
             if connection.transport.push().is_err() {
                 return self.end(token, Farewell::ConnectionLost);
             }
-            match connection.outbox.write_backlog(&mut connection.transport) {
+            let before = connection.outbox.len();
+            let written = connection.outbox.write_backlog(&mut connection.transport);
+            self.tally.bytes_sent += (before - connection.outbox.len()) as u64;
+            match written {
                 Ok(Written::All) => {
                     if connection.shares {
                         self.tell_reach(token);
@@ -334,6 +342,7 @@ impl Worker {
                 Timer::SessionExpiry { slot, .. } => self.expire(slot),
                 Timer::Testament { slot, .. } => self.publish_testament(slot),
                 Timer::Purge => self.purge(),
+                Timer::Sys => self.publish_sys(),
                 Timer::Doubt(doubt) => self.ask_about(doubt),
             }
         }
@@ -342,7 +351,7 @@ impl Worker {
     /// Whether what a timer was set for is still to come.
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
-            Timer::Purge => !self.stopping,
+            Timer::Purge | Timer::Sys => !self.stopping,
             Timer::Accept { door } => door < self.doors.len(),
             Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
@@ -457,7 +466,11 @@ impl Worker {
                 }
             };
             match self.handle(token, packet, &input[done..]) {
-                Flow::Next => done += len,
+                Flow::Next => {
+                    done += len;
+                    self.tally.packets_received += 1;
+                    self.tally.bytes_received += len as u64;
+                }
                 Flow::Wait => break,
                 Flow::Over => return input.len(),
             }
@@ -499,6 +512,7 @@ impl Worker {
             self.dirty.push(token);
         }
         let segment = self.turn.write(crate::outbox::REPLIES, write);
+        self.tally.replies += 1;
         connection.outbox.push(segment, &mut self.turn);
     }
 
@@ -547,7 +561,7 @@ impl Worker {
         self.append_changes();
         self.flush();
         self.report_queued();
-        self.tally.report(&self.shared.metrics);
+        self.tally.report(&self.shared.metrics, &self.shared.board);
     }
 
     fn append_changes(&mut self) {
@@ -578,9 +592,11 @@ impl Worker {
             let Some(connection) = self.connections.get_mut(token) else {
                 continue;
             };
+            let before = connection.outbox.len();
             let written = connection
                 .outbox
                 .flush(&mut connection.transport, &mut self.turn);
+            self.tally.bytes_sent += (before - connection.outbox.len()) as u64;
             let (stage, generation) = (connection.stage, connection.generation);
             if connection.shares {
                 self.tell_reach(token);

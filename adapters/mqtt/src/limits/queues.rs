@@ -41,6 +41,11 @@ impl Queues {
         self.gauge.set(total.wrapping_add(change) as f64);
     }
 
+    /// Bytes that wait.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Whether there is so little room that slow readers are to get no more QoS 0.
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
