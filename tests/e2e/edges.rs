@@ -164,7 +164,7 @@ fn limits_that_make_no_sense_stop_the_start() {
         ),
         (
             "MQTT__LIMITS__MAX_TOPIC_LEVELS",
-            "70000",
+            "1001",
             "mqtt.limits.max_topic_levels",
         ),
         ("MQTT__LIMITS__RATE_ACTION", "shout", "rate_action"),

@@ -1,6 +1,7 @@
 //! Limits: how each is reached, what clients of both versions hear, and what is counted.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Connack, Hello, publish};
@@ -55,6 +56,38 @@ fn an_address_has_so_many_connections() {
     drop(clients);
     let events = world.wait_events(9);
     assert!(events.iter().all(|it| it["thing_id"] == thing.id));
+}
+
+#[test]
+fn a_listener_has_its_own_allowance_for_addresses_and_unix_sockets_need_none() {
+    let mut world = World::prepared(&[
+        ("ROLLCALL_MQTT__LIMITS__MAX_CONNECTIONS_PER_ADDRESS", "1"),
+        ("ROLLCALL_MQTT__LISTENERS__LAB__LISTEN", "127.0.0.1:0"),
+        (
+            "ROLLCALL_MQTT__LISTENERS__LAB__MAX_CONNECTIONS_PER_ADDRESS",
+            "3",
+        ),
+    ]);
+    let path = world.folder().join("mqtt.sock");
+    let unix = format!("unix:{}", path.display());
+    world.set("ROLLCALL_MQTT__LISTENERS__UNIX__LISTEN", &unix);
+    world.run();
+    let lab = world.listener("lab").parse().expect("an address");
+    let thing = world.thing("lamp");
+    let _one = world.client(Hello::of(&thing, "1"));
+    assert!(knock(&world, 1, &Hello::of(&thing, "late")).is_none());
+    // Those elsewhere count as well, against what is allowed here.
+    let (_two, connack) = Client::connect(lab, Hello::of(&thing, "2"));
+    assert_eq!(connack.code, 0);
+    let _three = Client::connect(lab, Hello::of(&thing, "3"));
+    Client::open(lab, false).expect_end();
+    let local: Vec<UnixStream> = (0..5)
+        .map(|_| UnixStream::connect(&path).expect("a server"))
+        .collect();
+    wait_for("all of them", || {
+        (world.counter("rollcall_mqtt_connections{", "unix") == 5.0).then_some(())
+    });
+    drop(local);
 }
 
 #[test]
@@ -132,6 +165,22 @@ fn a_login_that_succeeds_forgives_mistakes_in_its_name() {
             assert_eq!(knock(&world, 1, &wrong(&thing, "c")).expect("it").1, 4);
         }
         assert_eq!(knock(&world, 1, &Hello::of(&thing, "c")).expect("it").1, 0);
+    }
+    let delayed = "rollcall_mqtt_failed_logins_delayed_total";
+    assert_eq!(world.counter(delayed, ""), 0.0);
+}
+
+#[test]
+fn who_shows_no_key_is_no_guesser() {
+    let world = World::with(&[("ROLLCALL_MQTT__LIMITS__FAILED_LOGINS", "1")]);
+    let thing = world.thing("lamp");
+    for _ in 0..5 {
+        let hello = Hello {
+            password: None,
+            ..Hello::of(&thing, "c").five()
+        };
+        let (_, code) = knock(&world, 1, &hello).expect("an answer");
+        assert_eq!(code, 0x86);
     }
     let delayed = "rollcall_mqtt_failed_logins_delayed_total";
     assert_eq!(world.counter(delayed, ""), 0.0);

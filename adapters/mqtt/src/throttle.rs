@@ -58,9 +58,11 @@ impl Worker {
     /// Refuses credentials: at once, or late if there were many like these.
     pub(crate) fn refuse_login(&mut self, token: usize, connect: &Connect<'_>) -> Flow {
         let name = connect.username.unwrap_or("");
+        // Who names nothing or shows no key guesses nothing.
+        let guess = connect.username.is_some() && connect.password.is_some();
         let delay = match self.connections[token].peer.ip() {
-            Some(address) => self.shared.counts.logins.failed(address, name, self.now),
-            None => Duration::ZERO,
+            Some(address) if guess => self.shared.counts.logins.failed(address, name, self.now),
+            _ => Duration::ZERO,
         };
         if delay.is_zero() {
             return self.refuse(token, connect.protocol, Refusal::BadCredentials);
