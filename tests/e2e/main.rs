@@ -40,4 +40,5 @@ mod sys;
 mod table;
 mod terms;
 mod tls;
+mod websocket;
 mod world;

@@ -474,6 +474,7 @@ impl Worker {
     fn begin_connection(&mut self, token: usize, connect: &Connect<'_>) {
         let connection = &mut self.connections[token];
         connection.stage = Stage::Live;
+        connection.transport.welcome();
         self.shared.board.on_arrival();
         connection.protocol = Some(connect.protocol);
         let aliases = connect.properties.topic_alias_maximum;

@@ -20,6 +20,8 @@ use crate::config::{ClientCertificate, Tls, TlsVersion};
 
 /// What a client and its listener agree to speak over TLS.
 pub(crate) const MQTT: &[u8] = b"mqtt";
+/// Beneath WebSocket.
+pub(crate) const HTTP: &[u8] = b"http/1.1";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {

@@ -33,6 +33,7 @@ pub struct Config {
     /// Whether connections to `listen` must begin with a PROXY header, of version 1 or 2.
     pub proxy_protocol: bool,
     pub tls: Tls,
+    pub websocket: WebSocket,
     /// Networks that may send one; none is any.
     #[serde(deserialize_with = "one_or_many")]
     pub proxy_from: Vec<IpNet>,
@@ -118,6 +119,8 @@ pub enum Carrier {
     #[default]
     Tcp,
     Tls,
+    Ws,
+    Wss,
 }
 
 /// What listeners with TLS have in common; each may have some of it otherwise.
@@ -190,6 +193,28 @@ pub enum ClientCertificate {
     Required,
 }
 
+/// What listeners with WebSocket have in common; each may have some of it otherwise.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocket {
+    pub path: String,
+    /// Where pages of browsers may be from; none is anywhere.
+    #[serde(deserialize_with = "one_or_many")]
+    pub origins: Vec<String>,
+    /// The largest message of a client, fragments together.
+    pub max_message_size: ByteSize,
+}
+
+/// What is otherwise on one listener.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocketChanges {
+    pub path: Option<String>,
+    #[serde(default, deserialize_with = "some_one_or_many")]
+    pub origins: Option<Vec<String>>,
+    pub max_message_size: Option<ByteSize>,
+}
+
 /// Who is let in, and what they may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -211,6 +236,8 @@ pub struct Listener {
     pub transport: Carrier,
     #[serde(default)]
     pub tls: TlsChanges,
+    #[serde(default)]
+    pub websocket: WebSocketChanges,
     pub access: Option<AccessMode>,
     pub unix_mode: Option<Mode>,
     pub proxy_protocol: Option<bool>,

@@ -53,9 +53,11 @@ impl Worker {
     pub(crate) fn on_transport_fault(&mut self, token: usize, fault: Fault) {
         let connection = &self.connections[token];
         tracing::debug!(peer = %connection.peer, %fault, "cannot go on with a connection");
+        if matches!(connection.stage, Stage::Closing { .. }) {
+            return self.remove(token);
+        }
         self.shared.listeners[connection.listener].count(fault);
         match connection.stage {
-            Stage::Closing { .. } => self.remove(token),
             Stage::Greeting if fault == Fault::UntrustedProxy => self.remove(token),
             // So that the client can read what it is told below MQTT.
             Stage::Greeting => {
@@ -66,7 +68,9 @@ impl Worker {
                     Err(_) => self.remove(token),
                 }
             }
-            Stage::Arriving | Stage::Live => self.end(token, Farewell::ProtocolError),
+            Stage::Arriving | Stage::Live | Stage::Closing { .. } => {
+                self.end(token, Farewell::ProtocolError)
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ mod throttle;
 mod timers;
 mod tls;
 mod transport;
+mod websocket;
 mod window;
 mod worker;
 

@@ -15,13 +15,15 @@ use mio::{Interest, Registry, Token};
 use rollcall_domain::presence::Peer;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use crate::certificates::{CertificateError, Certificates, MQTT};
+use crate::certificates::{CertificateError, Certificates, HTTP, MQTT};
 use crate::config::{self, AccessMode, Address, Carrier, Config};
 use crate::limits::addresses::Allowance;
 use crate::metrics::{fault_count, of_listener_count, of_listener_level};
 use crate::proxy::Proxies;
 use crate::tls::Tls;
 use crate::transport::{Fault, Socket, Transport};
+use crate::websocket::{Lower, Terms, Web};
+use crate::worker::MAX_CONNECT;
 
 /// The name of what `mqtt.listen` opens.
 const MAIN: &str = "mqtt";
@@ -35,6 +37,7 @@ pub(crate) struct Listener {
     pub(crate) unix_mode: u32,
     pub(crate) access: AccessMode,
     pub(crate) certificates: Option<Certificates>,
+    websocket: Option<Terms>,
     /// Those who must say for whom they speak.
     pub(crate) proxies: Option<Proxies>,
     /// Of its own, beside the bound of all.
@@ -61,6 +64,10 @@ pub enum ListenerError {
         "mqtt.listeners.{0}: a name is letters, digits, - and _, and none of mqtt, grpc, http, instance"
     )]
     Name(Box<str>),
+    #[error("{0}.websocket.path must begin with /")]
+    Path(Box<str>),
+    #[error("{0}.websocket.max_message_size must be at least max_packet_size")]
+    MaxMessageSize(Box<str>),
     #[error(transparent)]
     Certificates(#[from] CertificateError),
     #[error("nothing to listen on: set mqtt.listen or the listen of one of mqtt.listeners")]
@@ -113,17 +120,26 @@ impl Listener {
         let limits = &config.limits;
         let certificates = match settings.transport {
             _ if settings.listen.is_empty() => None,
-            Carrier::Tcp => None,
-            Carrier::Tls => {
+            Carrier::Tcp | Carrier::Ws => None,
+            Carrier::Tls | Carrier::Wss => {
                 let tls = config.tls.with(&settings.tls);
-                Some(Certificates::read(format!("{key}.tls"), tls, MQTT)?)
+                let protocol = match settings.transport {
+                    Carrier::Wss => HTTP,
+                    _ => MQTT,
+                };
+                Some(Certificates::read(format!("{key}.tls"), tls, protocol)?)
             }
+        };
+        let websocket = match settings.transport {
+            Carrier::Tcp | Carrier::Tls => None,
+            Carrier::Ws | Carrier::Wss => Some(terms(key, settings, config, max_packet)?),
         };
         Ok(Self {
             name: name.into(),
             addresses: settings.listen.clone(),
             unix_mode: settings.unix_mode.unwrap_or(config.unix_mode).0,
             certificates,
+            websocket,
             proxies: settings
                 .proxy_protocol
                 .unwrap_or(config.proxy_protocol)
@@ -164,18 +180,48 @@ impl Listener {
 
     /// What carries the packets of a connection that was accepted here.
     pub(crate) fn carry(&self, socket: Socket) -> io::Result<Transport> {
-        match &self.certificates {
-            None => Ok(Transport::Plain(socket)),
-            Some(certificates) => {
-                let tls = Tls::new(certificates.current(), socket)?;
-                Ok(Transport::Tls(Box::new(tls)))
+        let tls = match &self.certificates {
+            None => Err(socket),
+            Some(certificates) => Ok(Box::new(Tls::new(certificates.current(), socket)?)),
+        };
+        Ok(match (tls, &self.websocket) {
+            (Err(socket), None) => Transport::Plain(socket),
+            (Ok(tls), None) => Transport::Tls(tls),
+            (lower, Some(terms)) => {
+                let lower = lower.map_or_else(Lower::Plain, Lower::Tls);
+                Transport::Web(Box::new(Web::new(lower, terms.clone())))
             }
-        }
+        })
     }
 
     pub(crate) fn count(&self, fault: Fault) {
         self.faults[fault as usize].increment(1);
     }
+}
+
+fn terms(
+    key: &str,
+    settings: &config::Listener,
+    config: &Config,
+    max_packet: u32,
+) -> Result<Terms, ListenerError> {
+    let (own, common) = (&settings.websocket, &config.websocket);
+    let path = own.path.as_ref().unwrap_or(&common.path);
+    if !path.starts_with('/') {
+        return Err(ListenerError::Path(key.into()));
+    }
+    let most = own.max_message_size.unwrap_or(common.max_message_size);
+    let max_message = usize::try_from(most.as_u64()).unwrap_or(usize::MAX);
+    if max_message < max_packet as usize {
+        return Err(ListenerError::MaxMessageSize(key.into()));
+    }
+    Ok(Terms {
+        path: path.as_str().into(),
+        origins: own.origins.as_ref().unwrap_or(&common.origins).clone(),
+        max_message,
+        max_first_message: max_message.min(MAX_CONNECT as usize),
+        mqtt31: config.mqtt31,
+    })
 }
 
 /// A socket that listens, for one worker or before there are workers.

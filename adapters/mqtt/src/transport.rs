@@ -7,11 +7,13 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use crate::tls::Tls;
+use crate::websocket::Web;
 
 /// Reads and writes the bytes of packets, without ever waiting.
 pub(crate) enum Transport {
     Plain(Socket),
     Tls(Box<Tls>),
+    Web(Box<Web>),
 }
 
 pub(crate) enum Socket {
@@ -32,17 +34,20 @@ pub(crate) enum Fault {
     Certificate,
     #[error("TLS for another protocol")]
     Alpn,
+    #[error("no WebSocket, or not as agreed")]
+    WebSocket,
     #[error("it took too long")]
     Timeout,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Proxy,
         Self::UntrustedProxy,
         Self::Tls,
         Self::Certificate,
         Self::Alpn,
+        Self::WebSocket,
         Self::Timeout,
     ];
 
@@ -54,6 +59,7 @@ impl Fault {
             Self::Tls => "tls",
             Self::Certificate => "certificate",
             Self::Alpn => "alpn",
+            Self::WebSocket => "websocket",
             Self::Timeout => "timeout",
         }
     }
@@ -86,6 +92,7 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.socket(),
+            Self::Web(web) => web.socket(),
         }
     }
 
@@ -100,6 +107,7 @@ impl Transport {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => tls.is_handshaking(),
+            Self::Web(web) => web.is_handshaking(),
         }
     }
 
@@ -108,8 +116,16 @@ impl Transport {
         match self {
             Self::Plain(_) => return bytes,
             Self::Tls(tls) => tls.feed(bytes),
+            Self::Web(web) => web.feed(bytes),
         }
         Vec::new()
+    }
+
+    /// The client is let in, and may take more room.
+    pub(crate) fn welcome(&mut self) {
+        if let Self::Web(web) = self {
+            web.welcome();
+        }
     }
 
     /// Says that nothing more will be written, once everything is.
@@ -117,6 +133,7 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.close(),
             Self::Tls(tls) => tls.close(),
+            Self::Web(web) => web.close(),
         }
     }
 
@@ -126,6 +143,7 @@ impl Transport {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls(tls) => tls.push(),
+            Self::Web(web) => web.push(),
         }
     }
 }
@@ -136,6 +154,7 @@ impl Read for Transport {
         match self {
             Self::Plain(socket) => socket.read(buffer),
             Self::Tls(tls) => tls.read(buffer),
+            Self::Web(web) => web.read(buffer),
         }
     }
 }
@@ -146,6 +165,7 @@ impl Write for Transport {
         match self {
             Self::Plain(socket) => socket.write(bytes),
             Self::Tls(tls) => tls.write(bytes),
+            Self::Web(web) => web.write(bytes),
         }
     }
 
@@ -154,6 +174,7 @@ impl Write for Transport {
         match self {
             Self::Plain(socket) => socket.write_vectored(slices),
             Self::Tls(tls) => tls.write_vectored(slices),
+            Self::Web(web) => web.write_vectored(slices),
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 const DOORS: usize = usize::MAX - 1;
 
 /// A CONNECT: room for a will, an id and credentials as long as MQTT lets them be, but not for all of it twice.
-const MAX_CONNECT: u32 = 160 * 1024;
+pub(crate) const MAX_CONNECT: u32 = 160 * 1024;
 /// How long a client may take to read a last packet and close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Topics whose routes are remembered.
