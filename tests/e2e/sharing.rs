@@ -1,6 +1,9 @@
 //! Shared subscriptions: each message to one member, and to another one if that member leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::client::{Client, Hello, Message};
 use crate::world::{Thing, World, wait_for};
@@ -351,4 +354,106 @@ fn a_message_that_a_member_refuses_is_done_with() {
     from.publish(&topic, b"y", 1);
     assert_eq!(two.take().payload, b"y");
     two.expect_silence();
+}
+
+/// Reads some, acknowledges most of it, and is gone. Returns what was acknowledged.
+fn pass_by(client: &mut Client, packets: usize) -> Vec<[u8; 3]> {
+    let mut seen = Vec::new();
+    for n in 0..packets {
+        // Nothing may be there for this one.
+        client.send(&[0xC0, 0]);
+        let packet = client.receive();
+        if packet.first == 0xD0 {
+            continue;
+        }
+        let message = crate::client::message(&packet, client.five);
+        if n % 5 != 0 {
+            client.ack(0x40, message.id);
+            seen.push(message.payload[..3].try_into().expect("three bytes"));
+        }
+    }
+    seen
+}
+
+#[test]
+fn nothing_is_lost_while_members_come_and_go() {
+    let world = World::with(&[("ROLLCALL_MQTT__WORKERS", "3")]);
+    let (thing, topic, filter) = setting(&world);
+    let seen: Mutex<HashSet<[u8; 3]>> = Mutex::default();
+    let done = AtomicBool::new(false);
+    let (publishers, messages) = (2u8, 1_500u16);
+    thread::scope(|scope| {
+        let (world, thing, filter, topic) = (&world, &thing, &filter[..], &topic[..]);
+        let (seen, done) = (&seen, &done);
+        let hello = Hello::of(thing, "anchor").five().property(&[0x21, 0, 9]);
+        let mut anchor = member(world, hello, filter, 1);
+        let passers: Vec<_> = (0..5usize)
+            .map(|n| {
+                scope.spawn(move || {
+                    let name = format!("passer {n}");
+                    let mut round = n;
+                    while !done.load(Ordering::SeqCst) {
+                        round += 1;
+                        let hello = Hello::of(thing, &name).version(round % 2 == 0);
+                        let hello = match round % 3 {
+                            0 => hello,
+                            _ => hello.lasting().property(&[0x21, 0, 3]),
+                        };
+                        let mut client = world.client(hello);
+                        client.send(&crate::client::subscribe(client.five, 1, &[(filter, 1)]));
+                        // What was under way comes before the answer.
+                        let mut passed = Vec::new();
+                        loop {
+                            let packet = client.receive();
+                            if packet.first == 0x90 {
+                                break;
+                            }
+                            let message = crate::client::message(&packet, client.five);
+                            client.ack(0x40, message.id);
+                            passed.push(message.payload[..3].try_into().expect("three bytes"));
+                        }
+                        passed.extend(pass_by(&mut client, 10 + round % 7));
+                        // The last acknowledgements may be lost with the connection: then others see it.
+                        client.send(&[0xC0, 0]);
+                        client.reset();
+                        seen.lock().expect("sound").extend(passed);
+                    }
+                    // The session ends, and with it what was left of it.
+                    world.client(Hello::of(thing, &name)).disconnect();
+                })
+            })
+            .collect();
+        let senders: Vec<_> = (0..publishers)
+            .map(|publisher| {
+                scope.spawn(move || {
+                    let name = format!("publisher {publisher}");
+                    let mut from = world.client(Hello::of(thing, &name).five());
+                    for n in 0..messages {
+                        let [high, low] = n.to_be_bytes();
+                        assert_eq!(from.publish(topic, &[publisher, high, low], 1), 0);
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(move || {
+            for sender in senders {
+                sender.join().expect("sent");
+            }
+            done.store(true, Ordering::SeqCst);
+            for passer in passers {
+                passer.join().expect("passed");
+            }
+        });
+        let all = usize::from(publishers) * usize::from(messages);
+        wait_for("every message to be seen", || {
+            let messages = take_all(&mut anchor);
+            let mut seen = seen.lock().expect("sound");
+            for message in messages {
+                seen.insert(message.payload[..3].try_into().expect("three bytes"));
+            }
+            (seen.len() == all).then_some(())
+        });
+    });
+    let dropped = world.counter("rollcall_mqtt_messages_dropped_total", "");
+    assert_eq!(dropped, 0.0);
 }
