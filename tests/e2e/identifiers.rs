@@ -192,3 +192,43 @@ fn of_overlapping_subscriptions_only_those_that_ask_not_to_leave_out_what_is_one
     to.publish(&topic, b"own", 0);
     assert_eq!(sorted(&to.take().properties), named(&[1, 2]));
 }
+
+#[test]
+fn what_is_shared_names_the_subscription_of_the_member_that_gets_it() {
+    let world = World::start();
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let filter = format!("$share/group/{topic}");
+    let mut from = world.client(Hello::of(&thing, "from").five());
+    let mut members: Vec<Client> = (0..4)
+        .map(|n| {
+            let hello = Hello::of(&thing, &format!("member {n}")).five();
+            let mut member = world.client(hello);
+            assert_eq!(subscribe_as(&mut member, 10 + n, &[(&filter, 1)]), [1]);
+            member
+        })
+        .collect();
+    // A subscription besides is a copy besides.
+    subscribe_as(&mut members[0], 99, &[(&topic, 0)]);
+    for _ in 0..4 {
+        from.publish(&topic, b"x", 1);
+    }
+    for (n, member) in members.iter_mut().enumerate() {
+        let mut names: Vec<Vec<u8>> = (0..if n == 0 { 5 } else { 1 })
+            .map(|_| member.take().properties)
+            .collect();
+        names.sort();
+        assert_eq!(names[0], named(&[10 + n]));
+        assert!(names[1..].iter().all(|it| *it == named(&[99])));
+        member.expect_silence();
+    }
+    // What another one leaves behind comes under one's own name.
+    let mut heir = members.swap_remove(1);
+    from.publish(&topic, b"left", 1);
+    let mut first = members.swap_remove(0);
+    drop(members);
+    while first.message().properties != named(&[10]) {}
+    first.reset();
+    let message = heir.take();
+    assert_eq!((message.dup, message.properties), (false, named(&[11])));
+}

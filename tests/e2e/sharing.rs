@@ -356,6 +356,29 @@ fn a_message_that_a_member_refuses_is_done_with() {
     two.expect_silence();
 }
 
+#[test]
+fn groups_may_share_everything_where_everything_is_open() {
+    let world = World::with(&[("ROLLCALL_MQTT__ACCESS", "open")]);
+    let mut from = world.client(Hello::anyone("from").five());
+    let mut one = member(&world, Hello::anyone("one").five(), "$share/g/#", 1);
+    let mut two = member(&world, Hello::anyone("two"), "$share/g/#", 1);
+    let mut plus = member(&world, Hello::anyone("plus"), "$share/g/+/b", 1);
+    let mut own = member(&world, Hello::anyone("own"), "$share/g/$own/#", 1);
+    for topic in ["a", "a/b", "/", "$own/b"] {
+        assert_eq!(from.publish(topic, topic.as_bytes(), 1), 0);
+    }
+    let mut topics: Vec<String> = [take(&mut one, 2), take(&mut two, 1)]
+        .concat()
+        .into_iter()
+        .map(|message| message.topic)
+        .collect();
+    topics.sort();
+    // Not what begins with a dollar, which is for those who name it.
+    assert_eq!(topics, ["/", "a", "a/b"]);
+    assert_eq!(take(&mut plus, 1)[0].topic, "a/b");
+    assert_eq!(take(&mut own, 1)[0].topic, "$own/b");
+}
+
 /// Reads some, acknowledges most of it, and is gone. Returns what was acknowledged.
 fn pass_by(client: &mut Client, packets: usize) -> Vec<[u8; 3]> {
     let mut seen = Vec::new();
