@@ -1,8 +1,8 @@
 //! Secrets in files that only their owner can read. They are made at the first start: there is no default.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rollcall_domain::identity::{KeyHasher, Secret};
@@ -27,21 +27,31 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Makes the data folder and the one of secrets if need be.
+    /// Makes the data folder and the one of secrets if need be, and sees to it that nobody else looks into
+    /// the latter: a copy that was put back may have lost its modes.
     ///
     /// # Errors
-    /// A folder cannot be made.
+    /// A folder cannot be made, or closed to others.
     pub fn open(data: &Path) -> Result<Self, SecretError> {
         let folder = data.join("secrets");
+        let failed = |doing| {
+            let path = folder.clone();
+            move |source| SecretError::File {
+                doing,
+                path,
+                source,
+            }
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder)
-            .map_err(|source| SecretError::File {
-                doing: "make the folder",
-                path: folder.clone(),
-                source,
-            })?;
+            .map_err(failed("make the folder"))?;
+        close(&folder).map_err(failed("close to others"))?;
+        // That one may be shared on purpose, or be somebody's home.
+        if fs::metadata(data).is_ok_and(|it| it.mode() & 0o077 != 0) {
+            tracing::warn!(folder = %data.display(), "others may look into the data folder");
+        }
         Ok(Self { folder })
     }
 
@@ -138,6 +148,17 @@ fn read_token(path: &Path, content: Vec<u8>) -> Result<Secret, SecretError> {
     Ok(Secret::new(text))
 }
 
+/// Takes from others what they may do with a folder and the files in it.
+fn close(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.metadata()?.is_file() {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o600))?;
+        }
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o700))
+}
+
 fn read(path: &Path) -> Result<Option<Vec<u8>>, SecretError> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
@@ -174,8 +195,6 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SecretError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -198,6 +217,15 @@ mod tests {
         for name in ["admin.token", "things.key", "vault.key"] {
             assert_eq!(mode(&folder.path().join("secrets").join(name)), 0o600);
         }
+
+        let others = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+        };
+        others(&folder.path().join("secrets"), 0o755);
+        others(&folder.path().join("secrets/things.key"), 0o644);
+        Secrets::open(folder.path()).expect("folder");
+        assert_eq!(mode(&folder.path().join("secrets")), 0o700);
+        assert_eq!(mode(&folder.path().join("secrets/things.key")), 0o600);
     }
 
     #[test]

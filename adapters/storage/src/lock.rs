@@ -1,7 +1,7 @@
 //! One process to a file.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::OpenError;
@@ -14,17 +14,26 @@ impl Lock {
     /// Locks the database at `path`, and makes the file, for the owner's eyes alone, if there is none.
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let create = |path: &Path| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(|source| OpenError::Create {
-                    path: path.into(),
-                    source,
-                })
+            let failed = |source| OpenError::Create {
+                path: path.into(),
+                source,
+            };
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).mode(0o600);
+            let file = options.open(path).map_err(failed)?;
+            // A copy that was put back may be open to others.
+            let closed = file.set_permissions(Permissions::from_mode(0o600));
+            closed.map(|()| file).map_err(failed)
         };
         create(path)?;
+        for of_sqlite in ["-wal", "-shm"] {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(of_sqlite);
+            let beside = Path::new(&beside);
+            if beside.exists() {
+                create(beside)?;
+            }
+        }
         // Not the database itself: SQLite has locks of its own on that.
         let beside = path.with_extension("lock");
         let file = create(&beside)?;
