@@ -233,6 +233,31 @@ fn who_cannot_be_sure_takes_away_in_the_end() {
 }
 
 #[test]
+fn an_answer_from_before_a_revocation_is_asked_for_again() {
+    let two = Two::start(&[("ROLLCALL_THINGS__TIMEOUT", "30s")]);
+    let (home, front) = (&two.home, &two.front);
+    let (thing, channel) = home.member();
+    let mut client = front.client(Hello::of(&thing, "c").five());
+    let asked = || front.counter("rollcall_mqtt_questions_total", "");
+    let before = asked();
+    let topic = topic(&channel);
+    home.signal("STOP");
+    client.send(&crate::client::subscribe(true, 7, &[(&topic, 1)]));
+    wait_for("the question", || (asked() == before + 1.0).then_some(()));
+    let heard = two.heard();
+    let fields = format!(
+        "operation=policies.delete subject={} object={channel}",
+        thing.id
+    );
+    two.write(SystemTime::now(), &fields);
+    wait_for("the news", || (two.heard() == heard + 1.0).then_some(()));
+    home.signal("CONT");
+    let suback = client.receive();
+    assert_eq!((suback.first, suback.body.last()), (0x90, Some(&1)));
+    assert_eq!(asked(), before + 2.0);
+}
+
+#[test]
 fn a_front_follows_only_if_it_is_to() {
     let redis = RedisServer::start();
     let url = redis.url();

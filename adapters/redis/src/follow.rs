@@ -177,9 +177,6 @@ impl Follower {
                 doubtful.push(revoked);
             }
         }
-        let count = (certain.len() + doubtful.len()) as u64;
-        self.metrics.revocations.increment(count);
-        self.metrics.others.increment(entries.len() as u64 - count);
         if let Some(at) = entries
             .last()
             .and_then(|it| things::occurred_at(&it.fields))
@@ -192,6 +189,9 @@ impl Follower {
         if !doubtful.is_empty() {
             self.revocations.doubted(&doubtful);
         }
+        let count = (certain.len() + doubtful.len()) as u64;
+        self.metrics.revocations.increment(count);
+        self.metrics.others.increment(entries.len() as u64 - count);
     }
 }
 
