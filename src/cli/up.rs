@@ -106,12 +106,14 @@ impl Up {
 /// Allows this process as many open files as it may have, and no more connections than leave some for
 /// databases, Redis and those who look after it.
 fn fit_into_files(config: &mut Config) {
-    const OTHERS: u64 = 256;
+    const DATABASES_AND_REDIS: usize = 64;
+    let edges = config.grpc.max_connections + 2 * config.http.max_connections;
+    let others = (DATABASES_AND_REDIS + edges) as u64;
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => return tracing::warn!(%error, "cannot find how many files may be open"),
     };
-    let room = usize::try_from(limit - OTHERS.min(limit / 2)).unwrap_or(usize::MAX);
+    let room = usize::try_from(limit - others.min(limit / 2)).unwrap_or(usize::MAX);
     if room < config.mqtt.max_connections {
         tracing::warn!(
             files = limit,

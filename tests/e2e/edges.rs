@@ -66,7 +66,11 @@ fn slow_http_clients_are_closed_and_too_many_turned_away() {
         (sent.is_ok() && rest(stream).starts_with("HTTP/1.1 200")).then_some(())
     });
     assert!(world.counter(turned_away, "") >= 1.0);
-    assert_eq!(world.counter("rollcall_http_connections ", ""), 1.0);
+    let timed_out = "rollcall_http_connections_timed_out_total";
+    assert!(world.counter(timed_out, "") >= 3.0);
+    wait_for("all others to be gone", || {
+        (world.counter("rollcall_http_connections ", "") == 1.0).then_some(())
+    });
 }
 
 #[test]
@@ -89,21 +93,40 @@ fn http_connections_do_not_last_for_ever_nor_do_heads() {
 }
 
 #[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let world = World::with(&[("ROLLCALL_HTTP__TIMEOUT", "300ms")]);
+    let mut stream = open(world.listener("http.things"));
+    stream
+        .write_all(
+            b"POST /channels/x/access HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+              Content-Length: 100\r\n\r\n{",
+        )
+        .expect("sent");
+    let reply = rest(stream);
+    assert!(reply.starts_with("HTTP/1.1 408"), "{reply}");
+    let timed_out = "rollcall_http_requests_timed_out_total";
+    assert_eq!(world.counter(timed_out, ""), 1.0);
+}
+
+#[test]
 fn silent_grpc_clients_are_closed_and_too_many_turned_away() {
     let world = World::with(&[
         ("ROLLCALL_GRPC__HANDSHAKE_TIMEOUT", "1s"),
         ("ROLLCALL_GRPC__MAX_CONNECTIONS", "2"),
     ]);
-    let (slow, silent) = (open(world.grpc()), open(world.grpc()));
+    let (mut slow, silent) = (open(world.grpc()), open(world.grpc()));
+    slow.write_all(b"PRI * HTTP/2.0\r\n").expect("sent");
     assert_eq!(rest(open(world.grpc())), "");
     let turned_away = "rollcall_grpc_connections_turned_away_total";
     assert_eq!(world.counter(turned_away, ""), 1.0);
-    trickle(slow, b"P");
     // The server has said what it can.
+    rest(slow);
     rest(silent);
     wait_for("the places to be free", || {
         (world.counter("rollcall_grpc_connections ", "") == 0.0).then_some(())
     });
+    let timed_out = "rollcall_grpc_connections_timed_out_total";
+    assert_eq!(world.counter(timed_out, ""), 2.0);
     assert_eq!(world.json(&["things", "list"])["total"], 0);
 }
 
@@ -137,6 +160,7 @@ fn limits_that_make_no_sense_stop_the_start() {
         ("HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
         ("HTTP__HEADER_TIMEOUT", "0s", "http.header_timeout"),
         ("HTTP__MAX_REQUEST_HEAD", "1KiB", "http.max_request_head"),
+        ("HTTP__TIMEOUT", "0s", "http.timeout"),
         ("HTTP__MAX_CONNECTION_AGE", "0s", "http.max_connection_age"),
         ("MQTT__MAX_SESSIONS", "0", "mqtt.max_sessions"),
         ("MQTT__MAX_QUESTIONS", "0", "mqtt.max_questions"),

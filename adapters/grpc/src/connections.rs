@@ -27,6 +27,7 @@ pub(crate) struct Incoming {
     slots: Arc<Semaphore>,
     pause: Option<Pin<Box<Sleep>>>,
     turned_away: Counter,
+    timed_out: Counter,
     open: Gauge,
 }
 
@@ -41,6 +42,11 @@ impl Incoming {
             turned_away,
             "gRPC connections closed unread because there were grpc.max_connections"
         );
+        let timed_out = "rollcall_grpc_connections_timed_out_total";
+        describe_counter!(
+            timed_out,
+            "gRPC connections closed because HTTP/2 did not begin in time"
+        );
         let open = "rollcall_grpc_connections";
         describe_gauge!(open, "gRPC connections that are open");
         Self {
@@ -49,6 +55,7 @@ impl Incoming {
             slots: Arc::new(Semaphore::new(max_connections)),
             pause: None,
             turned_away: counter!(turned_away),
+            timed_out: counter!(timed_out),
             open: gauge!(open),
         }
     }
@@ -84,6 +91,7 @@ impl Stream for Incoming {
                 stream,
                 missing: GREETING,
                 deadline: Some(Box::pin(sleep(this.handshake_timeout))),
+                timed_out: this.timed_out.clone(),
                 open: this.open.clone(),
                 _slot: slot,
             })));
@@ -97,6 +105,7 @@ pub(crate) struct Connection {
     missing: usize,
     /// Until they have.
     deadline: Option<Pin<Box<Sleep>>>,
+    timed_out: Counter,
     open: Gauge,
     _slot: OwnedSemaphorePermit,
 }
@@ -124,6 +133,8 @@ impl AsyncRead for Connection {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
+            self.deadline = None;
+            self.timed_out.increment(1);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();

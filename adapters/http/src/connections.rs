@@ -35,7 +35,13 @@ pub(crate) async fn serve(
         "rollcall_http_connections",
         "HTTP connections that are open"
     );
-    let (turned_away, open) = (counter!(turned_away), gauge!("rollcall_http_connections"));
+    let timed_out = "rollcall_http_connections_timed_out_total";
+    describe_counter!(
+        timed_out,
+        "HTTP connections closed because the head of a request did not come in time"
+    );
+    let (turned_away, timed_out) = (counter!(turned_away), counter!(timed_out));
+    let open = gauge!("rollcall_http_connections");
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let mut conversations = JoinSet::new();
     loop {
@@ -57,10 +63,13 @@ pub(crate) async fn serve(
             continue;
         };
         let (open, router, stop) = (open.clone(), router.clone(), stop.clone());
-        let config = config.clone();
+        let (config, timed_out) = (config.clone(), timed_out.clone());
         open.increment(1.0);
         conversations.spawn(async move {
-            converse(&config, stream, router, stop).await;
+            let ended = converse(&config, stream, router, stop).await;
+            if ended.is_err_and(|error| error.is_timeout()) {
+                timed_out.increment(1);
+            }
             open.decrement(1.0);
             drop(slot);
         });
@@ -75,7 +84,7 @@ async fn converse(
     stream: TcpStream,
     router: Router,
     mut stop: watch::Receiver<bool>,
-) {
+) -> hyper::Result<()> {
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         // Runs while the client is silent between requests, too.
@@ -84,11 +93,12 @@ async fn converse(
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut conversation = pin!(conversation);
     tokio::select! {
-        // Why a client went away is its own business.
-        _ = conversation.as_mut() => return,
+        ended = conversation.as_mut() => return ended,
         _ = stop.wait_for(|stop| *stop) => {}
         () = sleep(config.max_connection_age) => {}
     }
     conversation.as_mut().graceful_shutdown();
-    let _ = timeout(config.header_timeout, conversation).await;
+    timeout(config.header_timeout, conversation)
+        .await
+        .unwrap_or(Ok(()))
 }

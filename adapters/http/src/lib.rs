@@ -9,8 +9,11 @@ mod things;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use bytesize::ByteSize;
+use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
@@ -39,6 +42,9 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The largest head of a request.
     pub max_request_head: ByteSize,
+    /// From the head of a request to its answer; its body comes meanwhile.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
     /// How long a connection may last, whatever it does.
     #[serde(with = "humantime_serde")]
     pub max_connection_age: Duration,
@@ -67,6 +73,7 @@ impl Config {
                 "http.max_request_head",
                 "from 8KiB to 1MiB",
             ),
+            (self.timeout.is_zero(), "http.timeout", "longer than 0s"),
             (
                 self.max_connection_age.is_zero(),
                 "http.max_connection_age",
@@ -157,9 +164,26 @@ pub async fn serve(
         Site::Things(things) => things::router(things),
     };
     let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
+    let timed_out = "rollcall_http_requests_timed_out_total";
+    describe_counter!(
+        timed_out,
+        "HTTP requests whose body did not come, or whose answer was not found, in time"
+    );
+    let (timed_out, patience) = (counter!(timed_out), config.timeout);
+    let in_time = middleware::from_fn(move |request: Request, next: Next| {
+        let timed_out = timed_out.clone();
+        async move {
+            let answered = tokio::time::timeout(patience, next.run(request)).await;
+            answered.unwrap_or_else(|_| {
+                timed_out.increment(1);
+                problem::Problem::too_slow().into_response()
+            })
+        }
+    });
     let router = router
         .fallback(async || problem::Problem::not_found("no such page"))
         .method_not_allowed_fallback(async || problem::Problem::method())
-        .layer(DefaultBodyLimit::max(max_body));
+        .layer(DefaultBodyLimit::max(max_body))
+        .layer(in_time);
     connections::serve(config, listener, router, stop).await;
 }

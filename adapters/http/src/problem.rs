@@ -59,6 +59,11 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, error, "too large")
     }
 
+    pub(crate) fn too_slow() -> Self {
+        let error = "the request took longer than http.timeout";
+        Self::new(StatusCode::REQUEST_TIMEOUT, error, "try again later")
+    }
+
     pub(crate) fn method() -> Self {
         let error = "not with this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, error, "method not allowed")
