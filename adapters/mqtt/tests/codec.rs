@@ -1,5 +1,7 @@
 //! The codec against a table, against itself, and against another one.
 
+#[path = "support/corpus.rs"]
+mod corpus;
 #[path = "support/oracle.rs"]
 mod oracle;
 #[path = "support/table.rs"]
@@ -309,4 +311,16 @@ fn the_other_codec_reads_the_table_alike() {
 #[test]
 fn qos_is_ordered() {
     assert!(QoS::AtMostOnce < QoS::AtLeastOnce && QoS::AtLeastOnce < QoS::ExactlyOnce);
+}
+
+#[test]
+fn what_fuzzing_has_found_is_read_without_harm() {
+    for target in ["decode", "oracle"] {
+        for bytes in corpus::corpus(target).into_values() {
+            for protocol in [None, Some(Protocol::Mqtt311), Some(Protocol::Mqtt5)] {
+                walk(&bytes, protocol);
+            }
+            oracle::compare(&bytes);
+        }
+    }
 }
