@@ -190,11 +190,19 @@ a silent
 a > publish ~/x hex:ff qos=1 id=4 format=0
 a < publish ~/x \u{fffd} qos=1 format=0
 a < puback 4
+a > publish ~/y hex:ff qos=1 id=5 format=1 alias=1
+a < puback 5 99
+a > publish - known qos=1 id=6 alias=1
+a < publish ~/y known qos=1
+a < puback 6
 a > publish ~/x hex:ff format=1
 a < disconnect 99
 a < end
 ";
-    play(&[], SCRIPT);
+    let world = World::start();
+    script::play(SCRIPT, &[Stage::of(&world)]);
+    let refused = world.counter("rollcall_mqtt_payloads_refused_total", "");
+    assert_eq!(refused, 4.0);
     play(
         &[("ROLLCALL_MQTT__CHECK_PAYLOAD_FORMAT", "false")],
         "

@@ -25,7 +25,7 @@ impl Worker {
     #[inline]
     pub(crate) fn publish(&mut self, token: usize, publish: Publish<'_>) -> Flow {
         if let Err(code) = self.check_publish(&publish) {
-            return self.refuse_publish(token, &publish, code);
+            return self.violation(token, code);
         }
         match publish.properties.topic_alias {
             None => self.publish_on(token, publish.topic, &publish),
@@ -33,7 +33,7 @@ impl Worker {
         }
     }
 
-    /// What of a PUBLISH the configuration forbids, whatever its topic.
+    /// What of a PUBLISH the configuration forbids, and the CONNACK of MQTT 5 has ruled out.
     #[inline]
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), u8> {
         let config = &self.shared.config;
@@ -45,23 +45,18 @@ impl Worker {
             // [MQTT5-3.2.2-14]
             return Err(reason::RETAIN_NOT_SUPPORTED);
         }
-        if publish.properties.payload_format.is_some()
-            && config.check_payload_format
-            && !publish.properties.holds_for(publish.payload)
-        {
-            return Err(reason::PAYLOAD_FORMAT_INVALID);
-        }
         Ok(())
     }
 
-    /// A payload that is not what it says it is gets the answer of its PUBLISH, if it has one; the client was
-    /// told of everything else beforehand.
+    /// A payload that is not what it says it is gets the answer of its PUBLISH, if it has one.
     #[cold]
-    fn refuse_publish(&mut self, token: usize, publish: &Publish<'_>, code: u8) -> Flow {
-        if code == reason::PAYLOAD_FORMAT_INVALID && publish.qos != QoS::AtMostOnce {
-            return self.answer_publish(token, publish, code);
+    fn refuse_payload(&mut self, token: usize, publish: &Publish<'_>) -> Flow {
+        self.shared.metrics.payloads_refused.increment(1);
+        let code = reason::PAYLOAD_FORMAT_INVALID;
+        if publish.qos == QoS::AtMostOnce {
+            return self.violation(token, code);
         }
-        self.violation(token, code)
+        self.answer_publish(token, publish, code)
     }
 
     /// A topic alias stands for a topic, or is made to [MQTT5-3.3.2.3.4].
@@ -106,6 +101,12 @@ impl Worker {
             if told && received.len() >= usize::from(self.shared.config.max_inflight) {
                 return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
             }
+        }
+        if publish.properties.payload_format.is_some()
+            && self.shared.config.check_payload_format
+            && !publish.properties.holds_for(publish.payload)
+        {
+            return self.refuse_payload(token, publish);
         }
         if let Some(topic) = publish.properties.response_topic
             && !self.shared.config.limits.admit_topic(topic)

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) publishes_delayed: Counter,
     pub(crate) denied_wills: Counter,
     pub(crate) denied_publishes: Counter,
+    pub(crate) payloads_refused: Counter,
     pub(crate) denied_subscriptions: ByCode<3>,
     pub(crate) subscriptions_revoked: Counter,
     pub(crate) doubts_expired: Counter,
@@ -112,6 +113,10 @@ impl Metrics {
                 "PUBLISHes that had to wait because their thing had published as much as it may",
             ),
             denied_wills: count("wills_denied", "Wills not published for lack of a grant"),
+            payloads_refused: count(
+                "payloads_refused",
+                "PUBLISHes refused because their payload is not the UTF-8 that they say it is",
+            ),
             denied_publishes: count("publishes_denied", "PUBLISHes denied for lack of a grant"),
             denied_subscriptions: ByCode::new(
                 "subscriptions_denied",
