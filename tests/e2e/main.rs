@@ -6,6 +6,7 @@ mod client;
 mod clients;
 mod conformance;
 mod connect;
+mod drain;
 mod edges;
 mod faults;
 mod following;
