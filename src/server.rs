@@ -1,26 +1,26 @@
 //! The whole of rollcall in one process: the edges are opened, joined to the domain, and drained.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::ports::{EventLog, Reload};
+use rollcall_domain::ports::{EventLog, Reload, SessionStore};
+use rollcall_domain::sessions::Left;
 use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::{UserStore, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_http::{Callers, Pages, Site};
-use rollcall_mqtt::{Address, Front};
+use rollcall_mqtt::{Address, Durability, Front};
 use rollcall_redis::follow::Follower;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
-use rollcall_storage::journal::Journal;
+use rollcall_storage::journal::{self, Journal};
+use rollcall_storage::sessions::Sessions;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,19 +28,13 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, ShowKeys};
 use crate::secrets::Secrets;
 
-/// Of the time to stop, what the journal and the databases may need after the clients have left.
-const TIME_TO_KEEP: Duration = Duration::from_secs(2);
-
 /// Everything, running.
 pub struct Server {
     front: Front,
     journal: Arc<Journal>,
+    sessions: Option<Arc<Sessions>>,
     database: Database,
     stop: watch::Sender<bool>,
-    stopping: Arc<AtomicBool>,
-    deadline: Duration,
-    /// Of the deadline, what is not for seeing clients out.
-    relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
     pub things: Arc<Things>,
     pub admin: UserId,
@@ -140,8 +134,16 @@ impl Server {
             )?),
             false => None,
         };
-        let runtime = tokio::runtime::Handle::current();
-        let front = Front::start(&config.mqtt, Arc::clone(&access), journal.clone(), runtime)?;
+        let (sessions, left) = open_sessions(config).await?.unzip();
+        let store = sessions.clone().map(|it| it as Arc<dyn SessionStore>);
+        let front = Front::start(
+            &config.mqtt,
+            Arc::clone(&access),
+            journal.clone(),
+            store,
+            left.unwrap_or_default(),
+            tokio::runtime::Handle::current(),
+        )?;
         revoking.access.get_or_init(|| access);
         revoking.front.get_or_init(|| front.handle());
 
@@ -158,12 +160,6 @@ impl Server {
         let mut logs = relayed.clone();
         logs.push(journal.clone());
         let (stop, stopping) = watch::channel(false);
-        let leaving = Arc::new(AtomicBool::new(false));
-        let drained = Arc::clone(&leaving);
-        let relay_time = match config.redis.url.is_empty() {
-            true => Duration::ZERO,
-            false => config.redis.drain_timeout,
-        };
         let mut tasks = Vec::new();
         let services = Services {
             things: Arc::clone(&things),
@@ -182,6 +178,7 @@ impl Server {
             }
         }));
         let (ready, handle) = (Arc::clone(&journal), front.handle());
+        let kept = sessions.clone();
         let callers = Callers {
             token: secrets.admin_token()?,
             admin,
@@ -193,9 +190,10 @@ impl Server {
             sessions: Arc::new(front.handle()),
             callers: callers.clone(),
             readiness: Arc::new(move || {
+                let failing = kept.as_ref().is_some_and(|it| it.is_failing());
                 let lacks = [
-                    (drained.load(Ordering::Relaxed), "the server is stopping"),
                     (!ready.is_writable(), "the journal cannot be written"),
+                    (failing, "sessions and messages cannot be written"),
                     (handle.is_short_of_memory(), "memory is short"),
                 ];
                 let lacks = lacks.into_iter().filter(|(lacks, _)| *lacks);
@@ -229,11 +227,9 @@ impl Server {
         Ok(Self {
             front,
             journal,
+            sessions,
             database,
             stop,
-            stopping: leaving,
-            deadline: config.mqtt.drain.deadline,
-            relay_time,
             tasks,
             things,
             admin,
@@ -250,24 +246,34 @@ impl Server {
 
     /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.
     pub async fn stop(self) {
-        let begin = Instant::now();
-        self.stopping.store(true, Ordering::Relaxed);
-        let clients = self.deadline.saturating_sub(self.relay_time + TIME_TO_KEEP);
-        self.front.stop(clients).await;
+        self.front.stop().await;
         self.journal.flush().await;
         self.stop.send_replace(true);
-        let end = begin + self.deadline.saturating_sub(TIME_TO_KEEP / 2);
-        for mut task in self.tasks {
-            match tokio::time::timeout_at(end.into(), &mut task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a task has failed"),
-                // Somebody at the other end does not let go.
-                Err(_) => task.abort(),
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task has failed");
             }
+        }
+        if let Some(sessions) = self.sessions
+            && let Err(error) = tokio::task::spawn_blocking(move || sessions.close()).await
+        {
+            tracing::error!(%error, "cannot wait for sessions to be kept");
         }
         self.journal.close().await;
         self.database.close().await;
     }
+}
+
+/// Opens the file of sessions and messages, if they are to outlive this process.
+async fn open_sessions(config: &Config) -> anyhow::Result<Option<(Arc<Sessions>, Left)>> {
+    let durability = match config.mqtt.durability {
+        Durability::Memory => return Ok(None),
+        Durability::Process => journal::Durability::Process,
+        Durability::Disk => journal::Durability::Disk,
+    };
+    let (path, interval) = (config.data.join("sessions.db"), config.mqtt.commit_interval);
+    let open = move || Sessions::open(&path, durability, interval);
+    Ok(Some(tokio::task::spawn_blocking(open).await??))
 }
 
 async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {

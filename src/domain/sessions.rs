@@ -50,8 +50,10 @@ pub struct Delivery {
     pub message: MessageNumber,
     pub qos: u8,
     pub retain: bool,
-    /// Identifiers of the subscriptions that it matched.
-    pub identifiers: Box<[u32]>,
+    /// Properties of the packet that are for this session alone, as they are sent.
+    pub properties: Box<[u8]>,
+    /// The filter of the shared subscription that it came by.
+    pub group: Option<Box<str>>,
     /// Its place among all that was ever sent in the session, which its packet identifier follows from;
     /// `None` as long as it waits.
     pub place: Option<u64>,

@@ -187,7 +187,7 @@ impl Client {
         Self::over(socket.into(), five)
     }
 
-    fn over(stream: TcpStream, five: bool) -> Self {
+    pub(crate) fn over(stream: TcpStream, five: bool) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Self {
@@ -241,6 +241,26 @@ impl Client {
             None => self.stream.write_all(bytes),
         }
         .expect("sent");
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next packet; `None` if none comes within the time that the socket waits.
+    pub(crate) fn try_receive(&mut self) -> std::io::Result<Option<Packet>> {
+        loop {
+            if let Some(packet) = self.take_packet() {
+                return Ok(Some(packet));
+            }
+            let mut bytes = [0; 65_536];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.buffer.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The next packet; panics at the end of the stream.

@@ -28,6 +28,7 @@ pub(crate) struct World {
     environment: Vec<(String, String)>,
     flags: Vec<String>,
     files: Option<u32>,
+    file_size: Option<u64>,
     running: Option<Running>,
     starts: AtomicU32,
     pub(crate) secrets: Secrets,
@@ -78,6 +79,7 @@ impl World {
             environment: environment.iter().map(own).collect(),
             flags: Vec::new(),
             files: None,
+            file_size: None,
             running: None,
             starts: AtomicU32::new(0),
             secrets: Secrets::default(),
@@ -99,6 +101,11 @@ impl World {
         self.files = Some(files);
     }
 
+    /// Lets no file of the server grow beyond so many bytes, from its next start on.
+    pub(crate) fn limit_file_size(&mut self, bytes: Option<u64>) {
+        self.file_size = bytes;
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
@@ -115,9 +122,16 @@ impl World {
 
     /// The command of the server, to be run.
     pub(crate) fn up(&self) -> Command {
-        let mut command = match self.files {
-            None => Command::new(PROGRAM),
-            Some(files) => {
+        let mut command = match (self.files, self.file_size) {
+            (_, Some(bytes)) => {
+                // A signal would end the process where a full disk makes a write fail.
+                let mut command = Command::new("sh");
+                let run = format!("trap '' XFSZ; exec prlimit --fsize={bytes}:unlimited \"$@\"");
+                command.args(["-c", &run, "sh", PROGRAM]);
+                command
+            }
+            (None, None) => Command::new(PROGRAM),
+            (Some(files), None) => {
                 let mut command = Command::new("prlimit");
                 command.arg(format!("--nofile={files}")).arg(PROGRAM);
                 command
@@ -245,14 +259,6 @@ impl World {
         });
         self.said.extend(running.saying.join().expect("read"));
         status
-    }
-
-    /// How the program ended, if it has.
-    pub(crate) fn try_end(&mut self) -> Option<ExitStatus> {
-        let running = self.running.as_mut().expect("running");
-        let status = running.process.try_wait().expect("a child")?;
-        self.running = None;
-        Some(status)
     }
 
     /// Stops the program the way the power fails, and starts it again.

@@ -146,6 +146,11 @@ impl Worker {
             None => None,
         };
 
+        if self.notes.is_failing()
+            && (!connect.clean_start || connect.properties.session_expiry > 0)
+        {
+            return Err(Refusal::StoreFailed.into());
+        }
         let client_id: Box<str> = match connect.client_id {
             "" => self.assign_client_id(self.username(token, connect)),
             id => id.into(),
@@ -155,6 +160,10 @@ impl Worker {
             thing,
             client_id: client_id.clone(),
         });
+        let lost = match connect.clean_start {
+            true => Vec::new(),
+            false => self.review(token, &key, &principal)?,
+        };
         let member = match thing {
             Some(thing) => {
                 let things = &self.shared.counts.things;
@@ -164,6 +173,7 @@ impl Worker {
             None => None,
         };
         let slot = self.claim(key, principal)?;
+        self.withdraw(slot, lost);
         self.sessions[slot].claim = Some(token);
 
         let connection = &mut self.connections[token];
@@ -444,6 +454,10 @@ impl Worker {
     /// Returns whether there is an earlier state that goes on.
     fn begin_session(&mut self, slot: usize, token: usize, connect: &Connect<'_>) -> bool {
         if connect.clean_start {
+            if self.sessions[slot].number.is_some() {
+                // To be let in is to hear that nothing is left of it.
+                self.promise_after(token);
+            }
             self.reset_session(slot);
         }
         let expiry = self.shared.session_expiry(connect);
@@ -467,6 +481,8 @@ impl Worker {
             }
             self.sessions[slot].subscriptions = subscriptions;
         }
+        self.note_gone(slot);
+        self.note_connected(slot, token);
         self.set_availability(slot);
         present
     }

@@ -74,6 +74,11 @@ pub struct Config {
     pub session_queue_bytes: ByteSize,
     /// QoS 1 and 2 messages queued behind the window of a session, connected or not.
     pub session_queue_messages: usize,
+    /// What sessions and messages survive.
+    pub durability: Durability,
+    /// Between the beginnings of two commits of sessions and messages, at least.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
     /// The longest a session is kept without a connection; longer wishes are cut to this.
     #[serde(with = "humantime_serde")]
     pub max_session_expiry: Duration,
@@ -86,18 +91,6 @@ pub struct Config {
     /// Questions to the things service that may be open at one time; later ones are refused as busy.
     pub max_questions: usize,
     pub limits: Limits,
-    pub drain: Drain,
-}
-
-/// How a stop goes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Drain {
-    /// From the signal to the end of the program.
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-    /// Connections that are closed in a second, if there is time.
-    pub per_second: u32,
 }
 
 impl Config {
@@ -116,16 +109,6 @@ impl Config {
                 "at least 1",
             ),
             (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
-            (
-                self.drain.deadline.is_zero(),
-                "mqtt.drain.deadline",
-                "longer than 0s",
-            ),
-            (
-                self.drain.per_second == 0,
-                "mqtt.drain.per_second",
-                "at least 1",
-            ),
             (self.max_questions == 0, "mqtt.max_questions", "at least 1"),
         ]
         .into_iter()
@@ -235,6 +218,18 @@ pub struct WebSocketChanges {
     #[serde(default, deserialize_with = "some_one_or_many")]
     pub origins: Option<Vec<String>>,
     pub max_message_size: Option<ByteSize>,
+}
+
+/// What sessions that outlive their connections, and retained messages, have survived when a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The loss of power: they are on the disk.
+    Disk,
+    /// The end of this process: the operating system has them.
+    Process,
+    /// Nothing: they end with this process.
+    Memory,
 }
 
 /// Who is let in, and what they may do.

@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     /// What of it was left by earlier turns and is counted among what waits.
     pub(crate) counted: usize,
+    /// Something in the outbox waits for a commit.
+    pub(crate) held: bool,
     /// When the timer of this connection that counts is due; others are of the past.
     pub(crate) timer: Tick,
     /// When something was last read.
@@ -135,6 +137,7 @@ impl Connection {
             input: Vec::new(),
             outbox: Outbox::default(),
             counted: 0,
+            held: false,
             timer: 0,
             heard: now,
             patience: 0,

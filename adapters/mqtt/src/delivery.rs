@@ -26,6 +26,8 @@ pub(crate) struct Parcel {
     retain: bool,
     /// Who published it, for subscriptions that are not to hear from themselves.
     from: Option<SessionRef>,
+    /// The message, if it is kept beyond this process.
+    kept: Option<Arc<Message>>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,13 +55,14 @@ const fn index(protocol: Protocol) -> usize {
 }
 
 impl Worker {
-    /// Sends a message to everybody on `route`; `write` encodes it as a QoS 0 packet.
+    /// Sends a message to everybody on `route`; `write` encodes it as a QoS 0 packet. Returns whether it is
+    /// kept for any of them beyond this process.
     pub(crate) fn dispatch(
         &mut self,
         route: &Arc<Route>,
         origin: Origin,
         write: impl Fn(&mut Vec<u8>, Protocol),
-    ) {
+    ) -> bool {
         let chosen = match route.groups.is_empty() {
             true => Vec::new(),
             false => self.choose(&route.groups, origin.qos),
@@ -77,12 +80,32 @@ impl Worker {
             frame(needed[1], Protocol::Mqtt5),
         ];
         let Origin { qos, retain, from } = origin;
+        let keeps = |member: &Arc<Member>| member.receiver.terms.number.is_some();
+        let kept = if (route.keeps || chosen.iter().any(keeps)) && qos != QoS::AtMostOnce {
+            let protocol = if needed[1] {
+                Protocol::Mqtt5
+            } else {
+                Protocol::Mqtt311
+            };
+            let bytes = self.turn.bytes(frames[index(protocol)]);
+            let message = Message::keep(bytes, protocol, qos, retain, self.now);
+            let members = chosen.iter().map(|member| &member.receiver);
+            self.note_message(
+                message,
+                route.receivers.iter().flatten().chain(members),
+                from,
+            )
+        } else {
+            None
+        };
+        let is_kept = kept.is_some();
         let parcel = Parcel {
             to: Recipients::All(Arc::clone(route)),
             frames,
             qos,
             retain,
             from,
+            kept,
         };
         for (worker, receivers) in route.receivers.iter().enumerate() {
             if !receivers.is_empty() {
@@ -98,10 +121,11 @@ impl Worker {
             };
             self.pass(worker, &parcel);
         }
+        is_kept
     }
 
     /// Sends a kept message to a member that was chosen for it, on another worker.
-    pub(crate) fn send_across(&mut self, member: &Arc<Member>, message: &Message) {
+    pub(crate) fn send_across(&mut self, member: &Arc<Member>, message: &Arc<Message>) {
         let protocol = member.receiver.terms.protocol;
         let now = self.now;
         let frame = self.turn.write(SHARED, |out| {
@@ -115,6 +139,7 @@ impl Worker {
             qos: message.qos,
             retain: message.retain,
             from: None,
+            kept: message.number().map(|_| Arc::clone(message)),
         };
         self.pass(member.receiver.session.worker.into(), &parcel);
     }
@@ -148,7 +173,7 @@ impl Worker {
             Recipients::All(route) => &route.receivers[usize::from(self.id)][..],
             Recipients::One(member) => {
                 if !self.is_served(member, parcel.qos) {
-                    let message = Arc::new(self.keep(parcel, member.receiver.terms.protocol));
+                    let message = self.keep(parcel, member.receiver.terms.protocol);
                     return self.take_in(member, &message);
                 }
                 slice::from_ref(&member.receiver)
@@ -169,20 +194,15 @@ impl Worker {
         if session.generation != to.generation || session.overflowed {
             return;
         }
-        let mut receiver = receiver;
-        if receiver.terms.no_local && parcel.from == Some(to) {
-            let own = receiver.via.as_ref().and_then(|via| via.own.as_ref());
-            let Some(own) = own else {
-                return;
-            };
-            receiver = own;
-        }
+        let Some(receiver) = receiver.toward(parcel.from) else {
+            return;
+        };
         let terms = receiver.terms;
         let qos = parcel.qos.min(terms.qos);
         let retain = parcel.retain && terms.retain_as_published;
         if session.protocol != Some(terms.protocol) {
             // It came back with another version while the message was on its way.
-            let message = Arc::new(self.keep(parcel, terms.protocol));
+            let message = self.keep(parcel, terms.protocol);
             let via = receiver.via.clone();
             let queued = Queued {
                 message,
@@ -202,9 +222,13 @@ impl Worker {
         }
     }
 
-    fn keep(&self, parcel: &Parcel, protocol: Protocol) -> Message {
+    fn keep(&self, parcel: &Parcel, protocol: Protocol) -> Arc<Message> {
+        if let Some(kept) = &parcel.kept {
+            return Arc::clone(kept);
+        }
         let bytes = self.turn.bytes(parcel.frames[index(protocol)]);
-        Message::keep(bytes, protocol, parcel.qos, parcel.retain, self.now)
+        let (qos, retain) = (parcel.qos, parcel.retain);
+        Arc::new(Message::keep(bytes, protocol, qos, retain, self.now))
     }
 
     /// Sends a QoS 0 message, or drops and counts it if the client has too much unread.
@@ -256,7 +280,7 @@ impl Worker {
         }
         let mut kept = || {
             let kept = &mut keeping[index(protocol)];
-            Arc::clone(kept.get_or_insert_with(|| Arc::new(self.keep(parcel, protocol))))
+            Arc::clone(kept.get_or_insert_with(|| self.keep(parcel, protocol)))
         };
         let Some(token) = session.connection.filter(|_| session.window.is_open()) else {
             let queued = Queued {
@@ -276,8 +300,9 @@ impl Worker {
             properties: receiver.identifiers(),
             ..Envelope::plain(protocol)
         };
+        let number = parcel.kept.as_ref().and_then(|kept| kept.number());
         if !self.fits(token, frame, &envelope) {
-            return;
+            return self.note_undelivered(slot, number);
         }
         let unread = self.connections[token].outbox.len() + frame.len as usize;
         if unread > self.shared.session_queue_bytes {
@@ -286,14 +311,19 @@ impl Worker {
                 _ => self.overflow(slot),
             };
         }
-        envelope.packet_id = Some(self.sessions[slot].window.send(Flight {
+        let (id, place) = self.sessions[slot].window.send(Flight {
             qos,
             retain,
             released: false,
             sent: true,
             message,
+            number,
             via: receiver.via.clone(),
-        }));
+        });
+        envelope.packet_id = Some(id);
+        if number.is_some() {
+            self.note_sent(slot, token, number, place, qos);
+        }
         self.push_addressed(token, frame, envelope);
         self.tell_room(slot);
     }

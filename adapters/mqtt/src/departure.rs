@@ -116,6 +116,7 @@ impl Worker {
             Expiry::AtOnce => Duration::ZERO,
             Expiry::After(time) => time,
         };
+        let mut waits = None;
         if let Some(will) = will {
             let delay = Duration::from_secs(will.delay.into()).min(expiry);
             if delay.is_zero() {
@@ -127,6 +128,7 @@ impl Worker {
                     number: departures,
                 };
                 self.sessions[slot].testament = Some(testament);
+                waits = Some(delay);
                 self.timers.set(
                     tick,
                     Timer::Testament {
@@ -140,6 +142,7 @@ impl Worker {
         if expiry.is_zero() {
             self.remove_session(slot);
         } else {
+            self.note_left(slot, expiry, waits);
             // When everybody leaves, everything stays where it is.
             if !self.stopping {
                 self.share_queue(slot, None);
@@ -179,6 +182,7 @@ impl Worker {
 
     pub(crate) fn publish_testament(&mut self, slot: usize) {
         if let Some(testament) = self.sessions[slot].testament.take() {
+            self.note_will_gone(slot);
             self.publish_message(testament.message);
         }
     }
@@ -217,6 +221,7 @@ impl Worker {
         session.overflowed = false;
         self.count_queued(slot);
         self.publish_testament(slot);
+        self.note_ended(slot);
     }
 
     /// The client says goodbye.

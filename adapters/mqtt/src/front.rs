@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use mio::Poll;
 use rollcall_domain::access::{Access, Revoked};
 use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
+use rollcall_domain::sessions::{Left, SessionStore};
 use tokio::sync::oneshot;
 
 use crate::config::{AccessMode, Address, Config};
@@ -23,6 +24,7 @@ use crate::limits::Counts;
 use crate::limits::memory::Memory;
 use crate::listener::{self, Door, Listener, ListenerError, SocketFiles};
 use crate::metrics::Metrics;
+use crate::restoring;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::session::Expiry;
@@ -36,6 +38,10 @@ pub(crate) struct Shared {
     pub(crate) session_queue_bytes: usize,
     pub(crate) gate: Arc<Gate>,
     pub(crate) presence: Arc<dyn PresenceLog>,
+    /// Where sessions and messages are kept beyond this process, if they are.
+    pub(crate) store: Option<Arc<dyn SessionStore>>,
+    /// The next number of a session or message that is kept.
+    pub(crate) numbers: AtomicU64,
     pub(crate) router: Router,
     pub(crate) retained: Retained,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
@@ -96,7 +102,6 @@ pub enum StartError {
 pub struct Front {
     listeners: Vec<(Box<str>, Vec<Address>)>,
     files: SocketFiles,
-    shared: Arc<Shared>,
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
 }
@@ -191,6 +196,7 @@ impl Sessions for Handle {
 
 impl Front {
     /// Listens, and starts the threads that serve. Questions to the things service run on `runtime`.
+    /// Sessions and messages are kept in `store`, if there is one, which has `left` them to this run.
     ///
     /// # Errors
     /// An address cannot be listened on, a thread cannot be started, or `config` makes no sense.
@@ -198,6 +204,8 @@ impl Front {
         config: &Config,
         access: Arc<Access>,
         presence: Arc<dyn PresenceLog>,
+        store: Option<Arc<dyn SessionStore>>,
+        left: Left,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, StartError> {
         let listeners: Arc<[Listener]> = listener::resolve(config)?.into();
@@ -257,7 +265,13 @@ impl Front {
             gate: Arc::new(Gate::new(access, runtime, config.max_questions)),
             presence,
             router: Router::new(workers),
-            retained: Retained::new(config.max_retained, bytes(config.max_retained_bytes)),
+            retained: Retained::new(
+                config.max_retained,
+                bytes(config.max_retained_bytes),
+                store.clone(),
+            ),
+            numbers: AtomicU64::new(left.next.max(1)),
+            store,
             inboxes: inboxes.clone(),
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
@@ -277,13 +291,20 @@ impl Front {
         let mut front = Self {
             listeners: named,
             files,
-            shared: Arc::clone(&shared),
             handle,
             threads: Vec::with_capacity(workers),
         };
+        let mut workers = Vec::with_capacity(workers);
         for (id, poll) in polls.into_iter().enumerate() {
-            let thread = start_worker(id, &shared, poll, &doors).map_err(StartError::Worker)?;
-            front.threads.push(thread);
+            workers.push(worker(id, &shared, poll, &doors).map_err(StartError::Worker)?);
+        }
+        if shared.store.is_some() {
+            restoring::restore(&shared, &mut workers, left);
+        }
+        for (id, worker) in workers.into_iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("mqtt-{id}"));
+            let thread = thread.spawn(move || worker.run());
+            front.threads.push(thread.map_err(StartError::Worker)?);
         }
         Ok(front)
     }
@@ -300,15 +321,8 @@ impl Front {
     }
 
     /// Stops listening, says goodbye to everybody and returns when all departures are with the journal.
-    ///
-    /// They are told one after the other, `drain.per_second` of them, but within `most`.
-    pub async fn stop(mut self, most: Duration) {
-        let here = self.shared.connections.load(Ordering::Relaxed);
-        let wished =
-            Duration::from_secs_f64(here as f64 / f64::from(self.shared.config.drain.per_second));
-        let spread = wished.min(most);
-        tracing::info!(connections = here, spread = ?spread, "seeing everybody out");
-        let threads = self.dismiss(spread);
+    pub async fn stop(mut self) {
+        let threads = self.dismiss();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
@@ -321,10 +335,10 @@ impl Front {
         }
     }
 
-    fn dismiss(&mut self, spread: Duration) -> Vec<JoinHandle<()>> {
+    fn dismiss(&mut self) -> Vec<JoinHandle<()>> {
         drop(std::mem::take(&mut self.files));
         for inbox in &*self.handle.inboxes {
-            inbox.post(Mail::Stop { spread });
+            inbox.post(Mail::Stop);
         }
         std::mem::take(&mut self.threads)
     }
@@ -332,22 +346,19 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        self.dismiss(Duration::ZERO);
+        self.dismiss();
     }
 }
 
-fn start_worker(
+fn worker(
     id: usize,
     shared: &Arc<Shared>,
     poll: Poll,
     doors: &[(Door, usize)],
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<Worker> {
     let doors = doors
         .iter()
         .map(|(door, listener)| door.watched(*listener))
         .collect::<io::Result<Vec<_>>>()?;
-    let worker = Worker::new(id as u16, Arc::clone(shared), poll, doors)?;
-    thread::Builder::new()
-        .name(format!("mqtt-{id}"))
-        .spawn(move || worker.run())
+    Worker::new(id as u16, Arc::clone(shared), poll, doors)
 }

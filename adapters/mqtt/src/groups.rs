@@ -234,6 +234,7 @@ mod tests {
                 no_local: false,
                 retain_as_published: false,
                 identifier: None,
+                number: None,
             };
             let receiver = Receiver {
                 session,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rollcall_domain::presence::Protocol;
+use rollcall_domain::sessions::Change;
 use rollcall_domain::topic::TopicName;
 
 use crate::codec::{self, OutgoingPublish};
@@ -19,6 +20,8 @@ use crate::worker::{Flow, Timer, Worker};
 
 /// How long a client that may not publish on a topic is told so without asking again.
 const DENIAL_HOLDS: Duration = Duration::from_secs(1);
+/// How long to leave the store alone that cannot write.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -94,6 +97,7 @@ impl Worker {
             let received = &self.sessions[slot].received;
             if received.contains(&id) {
                 // It came before [MQTT5-4.3.3-10]; the client has not heard so.
+                self.promise(token);
                 return self.answer_publish(token, publish, reason::SUCCESS);
             }
             // Clients of 3.1.1 are told of no maximum: identifiers are theirs.
@@ -125,8 +129,19 @@ impl Worker {
         let Some(mut route) = standing else {
             return self.deny_publish(token, publish);
         };
-        self.tally.received += 1;
         let protocol = self.connections[token].protocol.expect("invariant: live");
+        let session = self.sessions[slot].keeps_as();
+        let keeps = route.keeps || publish.retain || session.is_some();
+        if keeps && publish.qos != QoS::AtMostOnce && self.notes.is_failing() {
+            // Nothing that may not be there tomorrow is acknowledged.
+            self.shared.metrics.publishes_unkept.increment(1);
+            return match protocol {
+                Protocol::Mqtt5 => self.answer_publish(token, publish, reason::QUOTA_EXCEEDED),
+                Protocol::Mqtt31 | Protocol::Mqtt311 => self.wait(token, STORE_PAUSE),
+            };
+        }
+        self.tally.received += 1;
+        let mut promises = publish.retain;
         if publish.retain && !self.retain_published(topic, publish, protocol) {
             self.shared.metrics.retained_refused.increment(1);
             if protocol == Protocol::Mqtt5 && publish.qos != QoS::AtMostOnce {
@@ -145,12 +160,19 @@ impl Worker {
                 retain: publish.retain,
                 from,
             };
-            self.dispatch(&route, origin, |out, protocol| {
+            promises |= self.dispatch(&route, origin, |out, protocol| {
                 codec::publish(out, protocol, &outgoing(topic, publish));
             });
         }
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             self.sessions[slot].received.push(id);
+            if let Some(session) = session {
+                self.notes.add(Change::Received(session, id));
+                promises = true;
+            }
+        }
+        if promises && publish.qos != QoS::AtMostOnce {
+            self.promise(token);
         }
         let code = match route.is_empty() {
             false => reason::SUCCESS,
@@ -268,16 +290,21 @@ impl Worker {
 
     /// Keeps or clears the retained message of a topic. Returns whether there was room.
     pub(crate) fn retain(
-        &self,
+        &mut self,
         topic: TopicName<'_>,
         empty: bool,
         message: impl FnOnce() -> Arc<Message>,
     ) -> bool {
+        if self.notes.is_failing() {
+            return false;
+        }
+        self.fence();
         if empty {
             self.shared.retained.clear(topic);
             return true;
         }
-        !self.shared.counts.memory.is_short() && self.shared.retained.set(topic, message()).is_ok()
+        !self.shared.counts.memory.is_short()
+            && self.shared.retained.set(topic, message(), self.now).is_ok()
     }
 
     /// Forgets messages that have expired, now and every second from now on.
@@ -300,12 +327,13 @@ impl Worker {
         metrics.retained_bytes.set(bytes as f64);
     }
 
-    fn retain_published(&self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {
+    fn retain_published(&mut self, topic: &str, publish: &Publish<'_>, protocol: Protocol) -> bool {
         let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
+        let now = self.now;
         self.retain(name, publish.payload.is_empty(), || {
             let mut frame = Vec::new();
             codec::publish(&mut frame, protocol, &outgoing(topic, publish));
-            Arc::new(Message::keep(&frame, protocol, publish.qos, true, self.now))
+            Arc::new(Message::keep(&frame, protocol, publish.qos, true, now))
         })
     }
 }

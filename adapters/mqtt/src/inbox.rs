@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::delivery::Parcel;
 use crate::gate::Answer;
 use crate::limits::addresses::Seat;
+use crate::outbox::Ticket;
 use crate::transport::Transport;
 
 /// Other workers stop taking input while more than this waits here to be delivered, so the box is
@@ -31,6 +31,8 @@ pub(crate) enum Mail {
     Answer(Answer),
     /// The fate of the oldest batch of arrivals that has none yet.
     Kept(Arrivals),
+    /// What was handed to the store up to here is committed.
+    Committed(Ticket),
     Revoked(Arc<[Revoked]>),
     /// This may have been revoked: find out.
     Doubted(Arc<[Revoked]>),
@@ -38,10 +40,8 @@ pub(crate) enum Mail {
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
     /// Too much waits, most of it here.
     Shed,
-    /// End all sessions, within `spread`, and return.
-    Stop {
-        spread: Duration,
-    },
+    /// End all sessions and return.
+    Stop,
 }
 
 pub(crate) struct Guest {

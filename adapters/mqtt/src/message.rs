@@ -1,22 +1,27 @@
 //! A message kept past the turn it came in: queued, in flight, retained, or a will.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::Protocol;
+use rollcall_domain::sessions::{self, MessageNumber};
 
 use crate::codec::{self, OutgoingPublish};
 use crate::packet::{Packet, Publish, PublishProperties, QoS};
 
 /// Kept as the QoS 0 PUBLISH packet that carries it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Message {
     protocol: Protocol,
-    frame: Box<[u8]>,
+    frame: Arc<[u8]>,
     /// At which QoS it was published.
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     expires: Option<Instant>,
+    /// What it is kept as beyond this process.
+    number: Option<MessageNumber>,
 }
 
 /// What differs from receiver to receiver.
@@ -71,27 +76,72 @@ impl Message {
         retain: bool,
         now: Instant,
     ) -> Self {
-        let expiry = match protocol {
-            Protocol::Mqtt31 | Protocol::Mqtt311 => None,
-            Protocol::Mqtt5 => decode(frame, protocol).properties.message_expiry,
-        };
-        let expires = expiry.map(|seconds| now + Duration::from_secs(seconds.into()));
-        Self {
+        let message = Self {
             protocol,
             frame: frame.into(),
             qos,
             retain,
-            expires,
+            expires: None,
+            number: None,
+        };
+        message.begin(now)
+    }
+
+    /// Its time begins now.
+    pub(crate) fn begin(mut self, now: Instant) -> Self {
+        let expiry = match self.protocol {
+            Protocol::Mqtt31 | Protocol::Mqtt311 => None,
+            Protocol::Mqtt5 => self.publish().properties.message_expiry,
+        };
+        self.expires = expiry.map(|seconds| now + Duration::from_secs(seconds.into()));
+        self
+    }
+
+    /// To be kept beyond this process under this number.
+    pub(crate) fn numbered(mut self, number: MessageNumber) -> Self {
+        self.number = Some(number);
+        self
+    }
+
+    pub(crate) fn number(&self) -> Option<MessageNumber> {
+        self.number
+    }
+
+    /// As it is kept beyond this process; `now` is also `at`.
+    pub(crate) fn to_kept(&self, now: Instant, at: Timestamp) -> sessions::Message {
+        let left = |expires: Instant| {
+            let left = expires.saturating_duration_since(now).as_nanos();
+            Timestamp(at.0.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
+        };
+        sessions::Message {
+            packet: Arc::clone(&self.frame),
+            protocol: self.protocol,
+            qos: self.qos as u8,
+            retain: self.retain,
+            expires: self.expires.map(left),
         }
     }
 
-    /// Its time begins now: a will is published when it is due, not when it is made [MQTT5-3.1.3.2.4].
-    pub(crate) fn begin(mut self, now: Instant) -> Self {
-        if self.expires.is_some() {
-            let seconds = self.publish().properties.message_expiry;
-            self.expires = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
-        }
-        self
+    /// What was kept; `None` if it is no packet of ours.
+    pub(crate) fn from_kept(
+        kept: &sessions::Message,
+        number: Option<MessageNumber>,
+        now: Instant,
+        at: Timestamp,
+    ) -> Option<Self> {
+        let decoded = codec::decode(&kept.packet, Some(kept.protocol), u32::MAX);
+        let Ok(Some((Packet::Publish(_), _))) = decoded else {
+            return None;
+        };
+        let left = |expires: Timestamp| now + Duration::from_nanos(expires.0.saturating_sub(at.0));
+        Some(Self {
+            protocol: kept.protocol,
+            frame: Arc::clone(&kept.packet),
+            qos: QoS::from_bits(kept.qos)?,
+            retain: kept.retain,
+            expires: kept.expires.map(left),
+            number,
+        })
     }
 
     /// Bytes of memory it takes.

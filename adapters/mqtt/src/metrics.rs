@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) denied_subscriptions: ByCode<3>,
     pub(crate) subscriptions_revoked: Counter,
     pub(crate) doubts_expired: Counter,
+    pub(crate) publishes_unkept: Counter,
     pub(crate) retained_refused: Counter,
     pub(crate) retained_expired: Counter,
     pub(crate) retained_messages: Gauge,
@@ -134,6 +135,10 @@ impl Metrics {
             doubts_expired: count(
                 "doubts_expired",
                 "Grants taken away since the things service did not say in time whether they still hold",
+            ),
+            publishes_unkept: count(
+                "publishes_unkept",
+                "PUBLISHes refused, or put off, because the disk could not take them",
             ),
             retained_refused: count(
                 "retained_refused",

@@ -4,6 +4,9 @@
 //! buffers, and each connection notes which segments are for it; neighbouring segments grow together.
 //! At the end of the turn each connection writes its segments with as few system calls as possible.
 //! What a socket does not take then is kept: copied if it is little, else as a share of the whole buffer.
+//!
+//! A packet that promises something waits until that is on disk, and whatever comes after it waits behind it:
+//! it is held with the ticket of the commit that has to be known before.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -150,7 +153,12 @@ struct Kept {
     bytes: Arc<Vec<u8>>,
     start: usize,
     end: usize,
+    /// May leave when this commit is known.
+    ticket: Ticket,
 }
+
+/// Names a commit that a worker has asked for, in order; 0 has always been.
+pub(crate) type Ticket = u64;
 
 /// What one connection has yet to write.
 #[derive(Debug, Default)]
@@ -160,6 +168,8 @@ pub(crate) struct Outbox {
     /// Of earlier turns, to be written first.
     backlog: VecDeque<Kept>,
     bytes: usize,
+    /// What is pushed from now on may leave when this commit is known.
+    ticket: Ticket,
 }
 
 /// What became of a write.
@@ -168,6 +178,8 @@ pub(crate) enum Written {
     All,
     /// The socket takes no more now.
     Part,
+    /// The rest waits for a commit.
+    Held,
 }
 
 impl Outbox {
@@ -179,6 +191,11 @@ impl Outbox {
     /// Whether this turn added nothing so far.
     pub(crate) const fn is_stale(&self) -> bool {
         self.fresh.is_empty()
+    }
+
+    /// Holds everything of this turn, and what comes later, until this commit is known.
+    pub(crate) fn hold(&mut self, ticket: Ticket) {
+        self.ticket = self.ticket.max(ticket);
     }
 
     #[inline]
@@ -200,7 +217,8 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as `socket` takes and keeps the rest past the end of the turn.
+    /// Writes as much as `socket` takes, of what may leave now that `known` is committed, and keeps the rest
+    /// past the end of the turn.
     ///
     /// # Errors
     /// The socket is broken; what was to be written no longer matters.
@@ -208,14 +226,18 @@ impl Outbox {
         &mut self,
         socket: &mut impl Write,
         turn: &mut Turn,
+        known: Ticket,
     ) -> io::Result<Written> {
         let mut taken = 0;
-        let written = if self.write_backlog(socket)? == Written::All {
-            self.write_fresh(socket, turn, &mut taken)?
-        } else {
-            Written::Part
-        };
-        if written == Written::Part {
+        let mut written = self.write_backlog(socket, known)?;
+        if written == Written::All {
+            written = match self.ticket > known {
+                false => self.write_fresh(socket, turn, &mut taken)?,
+                true if self.fresh.is_empty() => Written::All,
+                true => Written::Held,
+            };
+        }
+        if written != Written::All {
             self.keep(taken, turn);
         }
         let mut list = std::mem::take(&mut self.fresh);
@@ -226,14 +248,22 @@ impl Outbox {
         Ok(written)
     }
 
-    /// Writes what earlier turns left.
-    pub(crate) fn write_backlog(&mut self, socket: &mut impl Write) -> io::Result<Written> {
+    /// Writes what earlier turns left, as far as it may leave.
+    pub(crate) fn write_backlog(
+        &mut self,
+        socket: &mut impl Write,
+        known: Ticket,
+    ) -> io::Result<Written> {
         while !self.backlog.is_empty() {
             let mut slices = [IoSlice::new(&[]); VECTORS];
             let mut count = 0;
-            for (slice, kept) in slices.iter_mut().zip(&self.backlog) {
+            let free = self.backlog.iter().take_while(|it| it.ticket <= known);
+            for (slice, kept) in slices.iter_mut().zip(free) {
                 *slice = IoSlice::new(&kept.bytes[kept.start..kept.end]);
                 count += 1;
+            }
+            if count == 0 {
+                return Ok(Written::Held);
             }
             let Some(mut taken) = take(socket, &slices[..count])? else {
                 return Ok(Written::Part);
@@ -309,25 +339,27 @@ impl Outbox {
                 };
                 copy.extend_from_slice(turn.bytes(rest));
             } else {
-                self.backlog.extend(owned(&mut copy));
+                self.backlog.extend(owned(&mut copy, self.ticket));
                 self.backlog.push_back(Kept {
                     bytes: turn.freeze(segment.source),
                     start,
                     end,
+                    ticket: self.ticket,
                 });
             }
         }
-        self.backlog.extend(owned(&mut copy));
+        self.backlog.extend(owned(&mut copy, self.ticket));
     }
 }
 
-fn owned(copy: &mut Vec<u8>) -> Option<Kept> {
+fn owned(copy: &mut Vec<u8>, ticket: Ticket) -> Option<Kept> {
     let bytes = std::mem::take(copy);
     let end = bytes.len();
     (end > 0).then(|| Kept {
         bytes: Arc::new(bytes),
         start: 0,
         end,
+        ticket,
     })
 }
 
@@ -377,15 +409,20 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_byte_is_written_once_and_in_order(
+        fn every_byte_is_written_once_in_order_and_not_before_its_commit(
             turns in proptest::collection::vec(
-                (proptest::collection::vec((0u32..4, 1usize..9_000), 0..8), 0usize..30_000), 1..20),
+                (proptest::collection::vec((0u32..4, 1usize..9_000), 0..8), 0usize..30_000, 0u64..4), 1..20),
             step in 1usize..5_000,
         ) {
             let mut socket = Narrow { taken: Vec::new(), room: 0, step };
             let (mut turn, mut outbox) = (Turn::default(), Outbox::default());
             let (mut expected, mut next) = (Vec::new(), 0u8);
-            for (messages, room) in turns {
+            let (mut issued, mut known, mut free) = (0, 0, Vec::new());
+            for (messages, room, dice) in turns {
+                if dice == 0 {
+                    issued += 1;
+                    outbox.hold(issued);
+                }
                 for (source, len) in messages {
                     next = next.wrapping_add(1);
                     let body = vec![next; len];
@@ -397,13 +434,21 @@ mod tests {
                     };
                     outbox.push(segment, &mut turn);
                 }
+                // How much may be out when a commit is known.
+                free.push((issued, expected.len()));
+                if dice == 1 {
+                    known = issued.min(known + 1);
+                }
                 socket.room = room;
-                outbox.flush(&mut socket, &mut turn).expect("a sound socket");
+                let written = outbox.flush(&mut socket, &mut turn, known).expect("a sound socket");
                 turn.clear();
                 proptest::prop_assert_eq!(outbox.len(), expected.len() - socket.taken.len());
+                proptest::prop_assert_eq!(written == Written::All, outbox.len() == 0);
+                let most = free.iter().rfind(|(ticket, _)| *ticket <= known);
+                proptest::prop_assert!(socket.taken.len() <= most.map_or(0, |it| it.1));
             }
             socket.room = usize::MAX;
-            outbox.write_backlog(&mut socket).expect("a sound socket");
+            outbox.write_backlog(&mut socket, issued).expect("a sound socket");
             proptest::prop_assert_eq!(socket.taken, expected);
             proptest::prop_assert_eq!(outbox.len(), 0);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rollcall_domain::presence::{Farewell, Protocol};
+use rollcall_domain::sessions::Change;
 
 use crate::codec;
 use crate::message::{self, Envelope, Message};
@@ -25,7 +26,10 @@ impl Worker {
             return self.tell_room(slot);
         }
         match queued.group() {
-            Some(group) => self.turn_away(slot, &group, &queued.message),
+            Some(group) => {
+                self.turn_away(slot, &group, &queued.message);
+                self.note_undelivered(slot, queued.message.number());
+            }
             None => self.overflow(slot),
         }
     }
@@ -38,11 +42,12 @@ impl Worker {
     }
 
     /// Drops what has expired while it waited, and counts it. Returns whether there was any.
-    fn drop_expired(&mut self, slot: usize) -> bool {
+    pub(crate) fn drop_expired(&mut self, slot: usize) -> bool {
         let window = &mut self.sessions[slot].window;
         let (before, now) = (window.queued(), self.now);
         window.retain_queued(|queued| !queued.message.is_expired(now));
         let dropped = before - window.queued();
+        self.note_gone(slot);
         self.shared
             .metrics
             .dropped_expired
@@ -117,6 +122,7 @@ impl Worker {
         while let Some(queued) = self.sessions[slot].window.dequeue() {
             self.send_queued(slot, token, queued);
         }
+        self.note_gone(slot);
         self.tell_room(slot);
         self.count_queued(slot);
     }
@@ -130,18 +136,20 @@ impl Worker {
         } = queued;
         if message.is_expired(self.now) {
             self.shared.metrics.dropped_expired.increment(1);
-            return;
+            return self.note_undelivered(slot, message.number());
         }
         let session = &mut self.sessions[slot];
         let protocol = session.protocol.expect("invariant: connected");
         let shared = via.as_ref().is_some_and(|via| via.group.is_some());
         let kept = session.may_resume() || shared;
-        let id = session.window.send(Flight {
+        let number = message.number();
+        let (id, place) = session.window.send(Flight {
             qos,
             retain,
             released: false,
             sent: true,
             message: kept.then(|| Arc::clone(&message)),
+            number,
             via: via.clone(),
         });
         let envelope = Envelope {
@@ -153,6 +161,7 @@ impl Worker {
         };
         if self.send_kept(token, &message, envelope) {
             self.tally.sent += 1;
+            self.note_sent(slot, token, number, place, qos);
         } else {
             self.sessions[slot].window.abandon(id);
         }
@@ -215,6 +224,10 @@ impl Worker {
             let known = session.received.iter().position(|received| *received == id);
             if let Some(place) = known {
                 session.received.swap_remove(place);
+                if let Some(session) = session.keeps_as() {
+                    self.notes.add(Change::Unreceived(session, id));
+                    self.promise(token);
+                }
             }
             let code = if known.is_some() {
                 reason::SUCCESS
@@ -233,7 +246,11 @@ impl Worker {
                 self.relieve(slot);
             }
             Acked::Done => {}
-            Acked::Release => {
+            Acked::Release(number) => {
+                if let (Some(session), Some(number)) = (session.keeps_as(), number) {
+                    self.notes.add(Change::Released(session, number));
+                    self.promise(token);
+                }
                 self.reply(token, |out| {
                     codec::ack(out, protocol, AckKind::PubRel, id, 0)
                 });
@@ -244,6 +261,7 @@ impl Worker {
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}
         }
+        self.note_gone(slot);
         self.tell_room(slot);
         Flow::Next
     }

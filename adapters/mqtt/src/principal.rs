@@ -16,6 +16,8 @@ pub(crate) enum Principal {
     Thing { thing: Authenticated, key: Secret },
     /// Whoever came by a listener that is open to everybody.
     Anyone(Open),
+    /// Of a session that an earlier run left: nobody has proved yet to be this.
+    Absent(Option<ThingId>),
 }
 
 /// Proof that a listener is open to everybody. Only its settings make one.
@@ -62,6 +64,7 @@ impl Principal {
         match self {
             Self::Thing { thing, .. } => Some(thing.thing()),
             Self::Anyone(_) => None,
+            Self::Absent(thing) => *thing,
         }
     }
 }
@@ -94,6 +97,7 @@ impl Worker {
             Principal::Thing { thing, key } => (*thing, key),
             Principal::Anyone(_) if deed.is_to_publish_sys() => return Finding::Denied,
             Principal::Anyone(open) => return Finding::Granted(Grant::Open(*open)),
+            Principal::Absent(_) => return Finding::Denied,
         };
         let Some(channel) = deed.channel() else {
             return match deed {

@@ -51,6 +51,7 @@ pub(crate) enum Refusal {
     WillTopicTooLong,
     JournalFull,
     JournalFailed,
+    StoreFailed,
     ShuttingDown,
 }
 
@@ -74,6 +75,7 @@ impl Refusal {
         Self::WillTopicTooLong,
         Self::JournalFull,
         Self::JournalFailed,
+        Self::StoreFailed,
         Self::ShuttingDown,
     ];
 
@@ -90,7 +92,10 @@ impl Refusal {
             Self::WillPayload => (5, PAYLOAD_FORMAT_INVALID),
             Self::PacketTooLarge => (5, 0x95),
             Self::BadAuthenticationMethod => (5, 0x8C),
-            Self::AccessUnavailable | Self::JournalFailed | Self::ShuttingDown => (3, 0x88),
+            Self::AccessUnavailable
+            | Self::JournalFailed
+            | Self::StoreFailed
+            | Self::ShuttingDown => (3, 0x88),
             Self::TooManyQuestions => (3, 0x89),
             Self::TooManySessions
             | Self::MemoryShort
@@ -131,6 +136,7 @@ impl Refusal {
             Self::WillTopicTooLong => "will_topic_too_long",
             Self::JournalFull => "journal_full",
             Self::JournalFailed => "journal_failed",
+            Self::StoreFailed => "store_failed",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -156,6 +162,7 @@ impl Refusal {
             Self::WillTopicTooLong => "the topic of the will is too long or has too many levels",
             Self::JournalFull => "the event journal is full",
             Self::JournalFailed => "the event journal cannot be written",
+            Self::StoreFailed => "sessions cannot be kept now",
             Self::ShuttingDown => "shutting down",
         }
     }

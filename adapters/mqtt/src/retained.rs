@@ -10,6 +10,8 @@ use std::ops::Bound;
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use rollcall_domain::identity::Timestamp;
+use rollcall_domain::sessions::{self, Change, SessionStore};
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::message::Message;
@@ -18,11 +20,12 @@ use crate::message::Message;
 const PURGED_AT_ONCE: usize = 1_000;
 
 /// Bounded by count and bytes; a message that does not fit is refused, what is kept stays.
-#[derive(Debug)]
 pub(crate) struct Retained {
     max_messages: usize,
     max_bytes: usize,
     kept: RwLock<Kept>,
+    /// Told of every change, in the order of changes.
+    store: Option<Arc<dyn SessionStore>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,21 +45,65 @@ struct Branch(Arc<[u8]>);
 pub(crate) struct Full;
 
 impl Retained {
-    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+    pub(crate) fn new(
+        max_messages: usize,
+        max_bytes: usize,
+        store: Option<Arc<dyn SessionStore>>,
+    ) -> Self {
         Self {
             max_messages,
             max_bytes,
             kept: RwLock::default(),
+            store,
         }
     }
 
     /// Keeps `message` in place of the one before [MQTT5-3.3.1-5].
-    pub(crate) fn set(&self, topic: TopicName<'_>, message: Arc<Message>) -> Result<(), Full> {
-        let branch = Branch::of(topic.as_str());
+    pub(crate) fn set(
+        &self,
+        topic: TopicName<'_>,
+        message: Arc<Message>,
+        now: Instant,
+    ) -> Result<(), Full> {
+        let content = self
+            .store
+            .as_ref()
+            .map(|_| message.to_kept(now, Timestamp::now()));
         let mut kept = self
             .kept
             .write()
             .expect("invariant: no panic under the lock");
+        self.place(&mut kept, topic, message)?;
+        self.note(topic.as_str(), content);
+        Ok(())
+    }
+
+    /// Keeps what an earlier run kept. Returns whether there is room.
+    pub(crate) fn put_back(&self, topic: TopicName<'_>, message: Arc<Message>) -> bool {
+        let mut kept = self
+            .kept
+            .write()
+            .expect("invariant: no panic under the lock");
+        self.place(&mut kept, topic, message).is_ok()
+    }
+
+    /// Tells the store, under the lock. What this server says of itself each run says anew.
+    fn note(&self, topic: &str, message: Option<sessions::Message>) {
+        if let Some(store) = &self.store
+            && !topic.starts_with('$')
+        {
+            let change = Change::Retained(topic.into(), message);
+            store.keep(vec![change], Box::new(|| {}));
+        }
+    }
+
+    fn place(
+        &self,
+        kept: &mut Kept,
+        topic: TopicName<'_>,
+        message: Arc<Message>,
+    ) -> Result<(), Full> {
+        let branch = Branch::of(topic.as_str());
         let before = kept.messages.get(&branch);
         let messages = kept.messages.len() + usize::from(before.is_none());
         let freed = before.map_or(0, |before| branch.bytes(before));
@@ -81,10 +128,13 @@ impl Retained {
     /// Forgets the message of `topic`: an empty retained payload was published [MQTT5-3.3.1-6].
     pub(crate) fn clear(&self, topic: TopicName<'_>) {
         let branch = Branch::of(topic.as_str());
-        self.kept
+        let mut kept = self
+            .kept
             .write()
-            .expect("invariant: no panic under the lock")
-            .remove(branch);
+            .expect("invariant: no panic under the lock");
+        if kept.remove(branch).is_some() {
+            self.note(topic.as_str(), None);
+        }
     }
 
     /// All messages for `filter` that have not expired, in the order of their topics.
@@ -128,7 +178,9 @@ impl Retained {
         let mut purged = 0;
         while purged < PURGED_AT_ONCE && due(&kept) {
             let (_, branch) = kept.expiries.first().expect("invariant: due").clone();
-            kept.remove(branch);
+            if let Some(message) = kept.remove(branch) {
+                self.note(message.publish().topic, None);
+            }
             purged += 1;
         }
         purged
@@ -145,14 +197,13 @@ impl Retained {
 }
 
 impl Kept {
-    fn remove(&mut self, branch: Branch) {
-        let Some(message) = self.messages.remove(&branch) else {
-            return;
-        };
+    fn remove(&mut self, branch: Branch) -> Option<Arc<Message>> {
+        let message = self.messages.remove(&branch)?;
         self.bytes -= branch.bytes(&message);
         if let Some(at) = message.expires() {
             self.expiries.remove(&(at, branch));
         }
+        Some(message)
     }
 }
 
@@ -279,8 +330,8 @@ mod tests {
     #[test]
     fn room_is_given_back_in_full() {
         let now = Instant::now();
-        let retained = Retained::new(2, 1_000);
-        let set = |topic, expiry| retained.set(name(topic), message(topic, expiry, now));
+        let retained = Retained::new(2, 1_000, None);
+        let set = |topic, expiry| retained.set(name(topic), message(topic, expiry, now), now);
         assert_eq!(set("a", None), Ok(()));
         assert_eq!(set("a", Some(5)), Ok(()));
         assert_eq!(set("a", Some(9)), Ok(()));
@@ -296,10 +347,10 @@ mod tests {
     #[test]
     fn messages_go_when_their_time_is_over_and_not_before() {
         let now = Instant::now();
-        let retained = Retained::new(10, 10_000);
+        let retained = Retained::new(10, 10_000, None);
         for (topic, expiry) in [("a", Some(5)), ("b", Some(9)), ("c", None)] {
             retained
-                .set(name(topic), message(topic, expiry, now))
+                .set(name(topic), message(topic, expiry, now), now)
                 .expect("room");
         }
         let after = |seconds| now + Duration::from_secs(seconds);
@@ -309,7 +360,7 @@ mod tests {
         assert_eq!(retained.size().0, 2);
         // Published again with more time.
         retained
-            .set(name("b"), message("b", Some(20), now))
+            .set(name("b"), message("b", Some(20), now), now)
             .expect("room");
         assert_eq!(retained.purge(after(19)), 0);
         assert_eq!(retained.purge(after(20)), 1);
@@ -327,14 +378,14 @@ mod tests {
             topics in prop::collection::vec(prop::collection::vec(level(), 1..5), 0..60),
         ) {
             let now = Instant::now();
-            let retained = Retained::new(100, 100_000);
+            let retained = Retained::new(100, 100_000, None);
             let topics: BTreeSet<String> = topics
                 .into_iter()
                 .map(|levels| levels.join("/").replace('+', "c"))
                 .filter(|topic| !topic.is_empty())
                 .collect();
             for topic in &topics {
-                retained.set(name(topic), message(topic, None, now)).expect("room");
+                retained.set(name(topic), message(topic, None, now), now).expect("room");
             }
             for (levels, hash) in filters {
                 let filter = levels.join("/") + if hash { "/#" } else { "" };

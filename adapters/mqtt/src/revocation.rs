@@ -229,12 +229,15 @@ impl Worker {
             let code = reason::disconnect(Farewell::Revoked);
             self.end_because(token, Farewell::Revoked, code, Some(why));
         }
+        if wills > 0 && self.sessions.contains(slot) {
+            self.note_will_gone(slot);
+        }
         self.shared.metrics.denied_wills.increment(wills);
     }
 
     /// Takes from a session what it may no longer do on a channel: subscriptions and what waits for it of
     /// them; wills. Of a PUBLISH to come it hears when it sends it.
-    fn lose_channel(&mut self, slot: usize, channel: ChannelId, left: Actions) {
+    pub(crate) fn lose_channel(&mut self, slot: usize, channel: ChannelId, left: Actions) {
         let there = |message: &Message| channel_of(message) == Some(channel);
         if !left.write {
             let session = &mut self.sessions[slot];
@@ -242,6 +245,9 @@ impl Worker {
             for token in [session.connection, session.claim].into_iter().flatten() {
                 let will = &mut self.connections[token].will;
                 wills += u64::from(will.take_if(|it| there(&it.message)).is_some());
+            }
+            if wills > 0 {
+                self.note_will_gone(slot);
             }
             self.shared.metrics.denied_wills.increment(wills);
         }
@@ -251,6 +257,7 @@ impl Worker {
         let had_some = self.drop_subscriptions(slot, channel);
         let dropped = self.sessions[slot].window.forget(there);
         self.count_queued(slot);
+        self.note_gone(slot);
         self.shared.metrics.dropped_revoked.increment(dropped);
         self.tell_room(slot);
         if !had_some {
@@ -278,6 +285,7 @@ impl Worker {
         let gone: Vec<_> = gone.collect();
         for (filter, _) in &gone {
             self.unroute(slot, filter);
+            self.note_unsubscribed(slot, filter);
         }
         let count = gone.len() as u64;
         self.shared.metrics.subscriptions_revoked.increment(count);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use rollcall_domain::presence::Protocol;
+use rollcall_domain::sessions::SessionNumber;
 use rollcall_domain::topic::{SubscriptionFilter, TopicFilter, TopicName};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -41,6 +42,15 @@ pub(crate) struct Terms {
     pub(crate) retain_as_published: bool,
     /// What messages are to say that come by it [MQTT5-3.8.2.1.2].
     pub(crate) identifier: Option<NonZeroU32>,
+    /// What the session is kept as beyond this process, if its messages are.
+    pub(crate) number: Option<SessionNumber>,
+}
+
+impl Terms {
+    /// As in a SUBSCRIBE packet, without retain handling.
+    pub(crate) fn options(&self) -> u8 {
+        self.qos as u8 | u8::from(self.no_local) << 2 | u8::from(self.retain_as_published) << 3
+    }
 }
 
 /// One receiver of a route.
@@ -76,6 +86,8 @@ pub(crate) struct Route {
     /// Whether any of `receivers` needs the message encoded for this version.
     pub(crate) mqtt311: bool,
     pub(crate) mqtt5: bool,
+    /// Whether any of `receivers` keeps its messages beyond this process.
+    pub(crate) keeps: bool,
 }
 
 impl Route {
@@ -172,6 +184,20 @@ impl Router {
         });
     }
 
+    /// The group of this filter, if it has members.
+    pub(crate) fn group(&self, filter: &str) -> Option<Arc<Group>> {
+        let topics = SubscriptionFilter::parse(filter)?.topics();
+        let tables = self
+            .tables
+            .read()
+            .expect("invariant: no panic under the lock");
+        let here = match is_wild(topics.as_str()) {
+            true => tables.wild.at(&mut topics.as_str().split('/'))?,
+            false => tables.exact.get(topics.as_str())?,
+        };
+        here.groups.iter().find(|it| it.filter() == filter).cloned()
+    }
+
     /// Ends a subscription, alone or in a group.
     pub(crate) fn unsubscribe(&self, filter: SubscriptionFilter<'_>, session: SessionRef) {
         self.change(filter.topics(), |here| match filter.share() {
@@ -262,6 +288,7 @@ impl Route {
             Protocol::Mqtt31 | Protocol::Mqtt311 => self.mqtt311 = true,
             Protocol::Mqtt5 => self.mqtt5 = true,
         }
+        self.keeps |= receiver.terms.number.is_some();
         self.receivers[usize::from(receiver.session.worker)].push(receiver);
     }
 }
@@ -274,6 +301,15 @@ impl Receiver {
     /// Who else could have what it gets.
     pub(crate) fn group(&self) -> Option<&Arc<Group>> {
         self.via.as_ref()?.group.as_ref()
+    }
+
+    /// How a message from this session is received, if it is.
+    #[inline]
+    pub(crate) fn toward(&self, from: Option<SessionRef>) -> Option<&Self> {
+        if self.terms.no_local && from == Some(self.session) {
+            return self.via.as_ref()?.own.as_ref();
+        }
+        Some(self)
     }
 
     /// From all subscriptions of one session that match.
@@ -411,6 +447,14 @@ impl Node {
         result
     }
 
+    /// What is at the filter with these levels.
+    fn at<'a>(&self, levels: &mut impl Iterator<Item = &'a str>) -> Option<&Here> {
+        match levels.next() {
+            None => Some(&self.here),
+            Some(level) => self.children.get(level)?.at(levels),
+        }
+    }
+
     /// Collects the filters that match the rest of a topic. Wildcards do not reach a first level that
     /// begins with `$` [MQTT5-4.7.2-1].
     fn search<'a, 't>(
@@ -478,6 +522,7 @@ mod tests {
             no_local: false,
             retain_as_published: false,
             identifier: None,
+            number: None,
         }
     }
 

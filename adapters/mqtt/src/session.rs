@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rollcall_domain::identity::ThingId;
 use rollcall_domain::presence::Protocol;
+use rollcall_domain::sessions::SessionNumber;
 
 use crate::groups::Availability;
 use crate::message::Message;
@@ -50,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) claim: Option<usize>,
     /// Whether there is state from an earlier connection to resume.
     pub(crate) resumable: bool,
+    /// What it is kept as beyond this process.
+    pub(crate) number: Option<SessionNumber>,
     pub(crate) expiry: Expiry,
     /// Grows with each end of a connection: a timer of an earlier one means nothing.
     pub(crate) departures: u32,
@@ -79,6 +82,7 @@ impl Session {
             connection: None,
             claim: None,
             resumable: false,
+            number: None,
             expiry: Expiry::AtOnce,
             departures: 0,
             subscriptions: Vec::new(),

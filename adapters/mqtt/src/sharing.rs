@@ -58,7 +58,9 @@ impl Worker {
             member.availability.on_arrival();
         }
         let absent = self.sessions[slot].connection.is_none();
-        if !absent || !self.hand_over(group, message, Whom::Connected) {
+        if absent && self.hand_over(group, message, Whom::Connected) {
+            self.note_not_found(message, receiver);
+        } else {
             self.send_message(
                 slot,
                 Queued {
@@ -100,7 +102,8 @@ impl Worker {
         let Some(member) = group.choose(message.qos, whom) else {
             return false;
         };
-        self.handed_over.push_back((member, Arc::clone(message)));
+        let message = self.note_found(message, &member.receiver);
+        self.handed_over.push_back((member, message));
         true
     }
 
@@ -110,7 +113,10 @@ impl Worker {
             if message.is_expired(self.now) {
                 member.expect_no_more(message.qos);
                 self.shared.metrics.dropped_expired.increment(1);
-            } else if member.receiver.session.worker == self.id {
+                self.note_not_found(&message, &member.receiver);
+                continue;
+            }
+            if member.receiver.session.worker == self.id {
                 self.take_in(&member, &message);
             } else {
                 self.send_across(&member, &message);
@@ -124,6 +130,7 @@ impl Worker {
     /// What waits for a client goes to other members that are connected. With `only`, what came by that
     /// group; else what came by any.
     pub(crate) fn share_queue(&mut self, slot: usize, only: Option<&str>) {
+        let before = self.handed_over.len();
         let handed_over = &mut self.handed_over;
         self.sessions[slot].window.retain_queued(|queued| {
             let group = queued.group();
@@ -139,6 +146,11 @@ impl Worker {
             }
         });
         self.count_queued(slot);
+        for n in before..self.handed_over.len() {
+            let (member, message) = self.handed_over[n].clone();
+            self.handed_over[n].1 = self.note_found(&message, &member.receiver);
+        }
+        self.note_gone(slot);
         self.tell_room(slot);
     }
 

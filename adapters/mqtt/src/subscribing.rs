@@ -63,6 +63,7 @@ impl Worker {
                         no_local: subscription.no_local,
                         retain_as_published: subscription.retain_as_published,
                         identifier,
+                        number: self.sessions[slot].keeps_as(),
                     };
                     match self.add_subscription(slot, subscription.filter, terms) {
                         Some(new) => {
@@ -87,6 +88,9 @@ impl Worker {
             });
         }
         let id = subscribe.packet_id;
+        if self.sessions[slot].number.is_some() {
+            self.promise(token);
+        }
         let failure = codes.iter().find(|code| **code >= reason::UNSPECIFIED);
         let why = failure.and_then(|code| reason::explain(*code));
         let why = why.filter(|_| self.connections[token].wants_reasons);
@@ -97,6 +101,7 @@ impl Worker {
             if self.sessions[slot].overflowed {
                 break;
             }
+            let queued = self.note_waiting(slot, queued);
             self.send_message(slot, queued);
         }
         Flow::Next
@@ -139,6 +144,7 @@ impl Worker {
             return None;
         }
         self.route_to(slot, filter, terms);
+        self.note_subscribed(slot, filter, &terms);
         Some(new)
     }
 
@@ -204,12 +210,16 @@ impl Worker {
                 Some(place) => {
                     subscriptions.remove(place);
                     self.unroute(slot, filter);
+                    self.note_unsubscribed(slot, filter);
                     reason::SUCCESS
                 }
                 None => reason::NO_SUBSCRIPTION_EXISTED,
             });
         }
         let id = unsubscribe.packet_id;
+        if self.sessions[slot].number.is_some() {
+            self.promise(token);
+        }
         self.reply(token, |out| codec::unsuback(out, protocol, id, &codes));
         Flow::Next
     }

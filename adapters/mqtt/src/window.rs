@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rollcall_domain::sessions::MessageNumber;
+
 use crate::groups::Group;
 use crate::message::Message;
 use crate::packet::{AckKind, QoS};
@@ -19,8 +21,8 @@ const IDS: u16 = u16::MAX;
 pub(crate) struct Window {
     /// Gaps are messages that were acknowledged before older ones.
     flights: VecDeque<Option<Flight>>,
-    /// Identifier of the first flight.
-    first: u16,
+    /// Place of the first flight among all that was ever sent, from 1 on: identifiers follow from it.
+    first: u64,
     /// QoS 2 messages whose PUBREC has come, in that order, up to their PUBCOMP.
     released: VecDeque<u16>,
     /// How many of those, from the front, need not be released again.
@@ -35,6 +37,10 @@ pub(crate) struct Window {
     queued_bytes: usize,
     /// How many of the queue expire.
     expiring: usize,
+    /// Whether messages of this session are kept beyond this process.
+    keeps: bool,
+    /// Kept messages that are done with, one way or another, and not taken note of yet.
+    gone: Vec<MessageNumber>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +53,8 @@ pub(crate) struct Flight {
     pub(crate) sent: bool,
     /// Kept only if it may be sent again, to this client or to another member of a group.
     pub(crate) message: Option<Arc<Message>>,
+    /// Of the message, also when that is no longer there.
+    pub(crate) number: Option<MessageNumber>,
     pub(crate) via: Option<Arc<Via>>,
 }
 
@@ -71,8 +79,8 @@ impl Queued {
 pub(crate) enum Acked {
     /// The message is done with; there may be room for another.
     Done,
-    /// Answer PUBREC with PUBREL.
-    Release,
+    /// Answer PUBREC with PUBREL. With the number of the message, if it is kept.
+    Release(Option<MessageNumber>),
     /// No such message is in flight, or not in that state.
     Unknown,
 }
@@ -90,7 +98,41 @@ impl Window {
             queue: VecDeque::new(),
             queued_bytes: 0,
             expiring: 0,
+            keeps: false,
+            gone: Vec::new(),
         }
+    }
+
+    /// What an earlier run left: what was sent, by its place, in order, and what waits.
+    pub(crate) fn restore(sent: Vec<(u64, Flight)>, queue: Vec<Queued>) -> Self {
+        let mut window = Self::new();
+        window.keeps = true;
+        window.first = sent.first().map_or(1, |(place, _)| *place);
+        for (place, flight) in sent {
+            let index = usize::try_from(place - window.first).unwrap_or(usize::MAX);
+            // Nothing that is further apart was ever under way at one time.
+            if index < usize::from(IDS) {
+                if flight.released {
+                    window.released.push_back(id(place));
+                }
+                window.flights.resize(index.max(window.flights.len()), None);
+                window.flights.push_back(Some(flight));
+            }
+        }
+        for queued in queue {
+            window.enqueue(queued);
+        }
+        window
+    }
+
+    /// From now on messages are kept beyond this process.
+    pub(crate) fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Kept messages that were done with since the last call.
+    pub(crate) fn take_gone(&mut self) -> Vec<MessageNumber> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Begins a new connection with its receive maximum: what was in flight is to be sent again.
@@ -105,7 +147,7 @@ impl Window {
                 .as_ref()
                 .is_some_and(|it| it.message.is_none() && !it.released)
             {
-                *place = None;
+                self.gone.extend(place.take().and_then(|it| it.number));
             } else if let Some(flight) = place {
                 flight.sent = false;
             }
@@ -125,7 +167,7 @@ impl Window {
             if flight.message.take_if(|it| is_meant(it)).is_some() {
                 dropped += 1;
                 if !flight.sent {
-                    *place = None;
+                    self.gone.extend(place.take().and_then(|it| it.number));
                 }
             }
         }
@@ -136,7 +178,7 @@ impl Window {
     fn pop_done(&mut self) {
         while let Some(None) = self.flights.front() {
             self.flights.pop_front();
-            self.first = nth(self.first, 1);
+            self.first += 1;
             self.resent = self.resent.saturating_sub(1);
         }
     }
@@ -157,13 +199,17 @@ impl Window {
         self.active < self.max && self.flights.len() < usize::from(IDS)
     }
 
-    /// Takes a message into the window and gives it its packet identifier. Ask [`Window::is_open`] first.
-    pub(crate) fn send(&mut self, flight: Flight) -> u16 {
-        let id = nth(self.first, self.flights.len());
+    /// Takes a message into the window and gives it its packet identifier and its place. Ask
+    /// [`Window::is_open`] first.
+    pub(crate) fn send(&mut self, mut flight: Flight) -> (u16, u64) {
+        let place = self.first + self.flights.len() as u64;
+        if !self.keeps {
+            flight.number = None;
+        }
         self.flights.push_back(Some(flight));
         self.resent = self.flights.len();
         self.active += 1;
-        id
+        (id(place), place)
     }
 
     pub(crate) fn enqueue(&mut self, queued: Queued) {
@@ -181,7 +227,7 @@ impl Window {
             self.resent += 1;
             let id = match &self.flights[n] {
                 Some(flight) if flight.released => self.rerelease(),
-                Some(flight) if !flight.sent => Some(nth(self.first, n)),
+                Some(flight) if !flight.sent => Some(id(self.first + n as u64)),
                 _ => None,
             };
             if let Some(id) = id {
@@ -200,7 +246,7 @@ impl Window {
     fn rerelease(&mut self) -> Option<u16> {
         while let Some(&id) = self.released.get(self.rereleased) {
             self.rereleased += 1;
-            let place = self.flights.get(distance(self.first, id));
+            let place = self.flights.get(self.index(id));
             if let Some(Some(flight)) = place
                 && !flight.sent
             {
@@ -212,7 +258,7 @@ impl Window {
 
     fn sent_again(&mut self, id: u16) -> Option<(u16, &Flight)> {
         self.active += 1;
-        let place = self.flights.get_mut(distance(self.first, id));
+        let place = self.flights.get_mut(self.index(id));
         let flight = place?.as_mut()?;
         flight.sent = true;
         Some((id, flight))
@@ -242,13 +288,15 @@ impl Window {
     /// Drops what `keeps` does not keep of the queue.
     pub(crate) fn retain_queued(&mut self, mut keeps: impl FnMut(&Queued) -> bool) {
         let (bytes, expiring) = (&mut self.queued_bytes, &mut self.expiring);
+        let (gone, keeps_numbers) = (&mut self.gone, self.keeps);
         self.queue.retain(|queued| {
-            let kept = keeps(queued);
-            if !kept {
+            let stays = keeps(queued);
+            if !stays {
                 *bytes -= queued.message.len();
                 *expiring -= usize::from(queued.message.expires().is_some());
+                gone.extend(queued.message.number().filter(|_| keeps_numbers));
             }
-            kept
+            stays
         });
     }
 
@@ -260,6 +308,12 @@ impl Window {
     /// What waits, oldest first.
     pub(crate) fn queue(&self) -> impl Iterator<Item = &Queued> {
         self.queue.iter()
+    }
+
+    /// Everything that may still be sent.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
+        let flights = self.flights().filter_map(|it| it.message.as_deref());
+        flights.chain(self.queue.iter().map(|it| &*it.message))
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -277,7 +331,7 @@ impl Window {
 
     /// Takes an acknowledgement from the client; `failed` is one with a reason code of 0x80 or more.
     pub(crate) fn acknowledge(&mut self, kind: AckKind, id: u16, failed: bool) -> Acked {
-        let index = distance(self.first, id);
+        let index = self.index(id);
         let Some(Some(flight)) = self.flights.get_mut(index) else {
             return Acked::Unknown;
         };
@@ -295,7 +349,7 @@ impl Window {
                 }
                 // The message may no longer be sent, only its PUBREL [MQTT5-4.3.3-5].
                 flight.message = None;
-                return Acked::Release;
+                return Acked::Release(flight.number);
             }
             _ => return Acked::Unknown,
         }
@@ -305,7 +359,13 @@ impl Window {
 
     /// Gives a message up that cannot be sent.
     pub(crate) fn abandon(&mut self, id: u16) {
-        self.finish(distance(self.first, id));
+        self.finish(self.index(id));
+    }
+
+    /// How far behind the first flight the one with this identifier is.
+    fn index(&self, id: u16) -> usize {
+        let (first, id) = (usize::from(self::id(self.first)), usize::from(id));
+        (id + usize::from(IDS) - first) % usize::from(IDS)
     }
 
     fn finish(&mut self, index: usize) {
@@ -314,12 +374,13 @@ impl Window {
         };
         self.active -= u16::from(flight.sent);
         if flight.released {
-            let id = nth(self.first, index);
+            let id = id(self.first + index as u64);
             let place = self.released.iter().position(|it| *it == id);
             let place = place.expect("invariant: noted when it was released");
             self.released.remove(place);
             self.rereleased -= usize::from(place < self.rereleased);
         }
+        self.gone.extend(flight.number);
         self.pop_done();
         if self.flights.is_empty() && self.flights.capacity() > 64 {
             self.flights = VecDeque::new();
@@ -327,15 +388,9 @@ impl Window {
     }
 }
 
-/// The identifier `n` places after `id`.
-fn nth(id: u16, n: usize) -> u16 {
-    ((usize::from(id) - 1 + n) % usize::from(IDS)) as u16 + 1
-}
-
-/// How many places `id` comes after `first`.
-fn distance(first: u16, id: u16) -> usize {
-    let (first, id) = (usize::from(first), usize::from(id));
-    (id + usize::from(IDS) - first) % usize::from(IDS)
+/// The packet identifier of what is sent in this place.
+fn id(place: u64) -> u16 {
+    ((place - 1) % u64::from(IDS)) as u16 + 1
 }
 
 #[cfg(test)]
@@ -360,6 +415,7 @@ mod tests {
             released: false,
             sent: true,
             message: Some(message(topic)),
+            number: None,
             via: None,
         }
     }
@@ -373,7 +429,7 @@ mod tests {
         let mut window = Window::new();
         window.resume(3);
         let is_secret = |message: &Message| message.publish().topic == "s";
-        let ids = [b's', b'a', b's'].map(|it| window.send(flight_of(it, QoS::ExactlyOnce)));
+        let ids = [b's', b'a', b's'].map(|it| window.send(flight_of(it, QoS::ExactlyOnce)).0);
         for topic in *b"sasb" {
             window.enqueue(Queued {
                 message: message(topic),
@@ -409,7 +465,7 @@ mod tests {
     fn exactly_once_takes_two_steps() {
         let mut window = Window::new();
         window.resume(10);
-        let id = window.send(flight(QoS::ExactlyOnce));
+        let (id, _) = window.send(flight(QoS::ExactlyOnce));
         assert_eq!(
             window.acknowledge(AckKind::PubComp, id, false),
             Acked::Unknown
@@ -420,11 +476,11 @@ mod tests {
         );
         assert_eq!(
             window.acknowledge(AckKind::PubRec, id, false),
-            Acked::Release
+            Acked::Release(None)
         );
         assert_eq!(
             window.acknowledge(AckKind::PubRec, id, false),
-            Acked::Release
+            Acked::Release(None)
         );
         assert_eq!(window.acknowledge(AckKind::PubComp, id, false), Acked::Done);
         assert_eq!(
@@ -437,10 +493,10 @@ mod tests {
     fn releases_take_the_turns_of_each_other() {
         let mut window = Window::new();
         window.resume(9);
-        let ids = [1, 2, 3, 4].map(|_| window.send(flight(QoS::ExactlyOnce)));
+        let ids = [1, 2, 3, 4].map(|_| window.send(flight(QoS::ExactlyOnce)).0);
         for n in [3, 0, 2] {
             let acked = window.acknowledge(AckKind::PubRec, ids[n], false);
-            assert_eq!(acked, Acked::Release);
+            assert_eq!(acked, Acked::Release(None));
         }
         window.resume(1);
         let mut again = Vec::new();
@@ -465,7 +521,7 @@ mod tests {
         #[test]
         fn identifiers_in_flight_are_unique_and_never_zero(
             picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..2_000),
-            first in 1u16..,
+            first in 1u64..200_000,
         ) {
             let mut window = Window::new();
             window.resume(40);
@@ -473,7 +529,7 @@ mod tests {
             let mut open: Vec<u16> = Vec::new();
             for (send, pick) in picks {
                 if send && window.is_open() {
-                    let id = window.send(flight(QoS::AtLeastOnce));
+                    let (id, _) = window.send(flight(QoS::AtLeastOnce));
                     prop_assert!(id != 0 && !open.contains(&id));
                     open.push(id);
                 } else if !open.is_empty() {

@@ -17,10 +17,10 @@ use slab::Slab;
 use crate::codec;
 use crate::connection::{Connection, Stage};
 use crate::delivery::Parcel;
-use crate::drain::Drain;
 use crate::front::Shared;
 use crate::groups::Member;
 use crate::inbox::{Inbox, Mail};
+use crate::keeping::Notes;
 use crate::listener::Watched;
 use crate::message::Message;
 use crate::metrics::Tally;
@@ -74,8 +74,6 @@ pub(crate) enum Timer {
     },
     /// What has expired is purged.
     Purge,
-    /// More of those who are to go have their turn.
-    Drain,
     /// `$SYS` topics are published.
     Sys,
     /// The things service may be asked again.
@@ -116,6 +114,7 @@ pub(crate) struct Worker {
     pub(crate) arrivals: Vec<(usize, u32)>,
     /// Arrivals of earlier turns, the oldest first.
     pub(crate) batches: VecDeque<Vec<(usize, u32)>>,
+    pub(crate) notes: Notes,
     pub(crate) routes: HashMap<Box<str>, Arc<Route>>,
     pub(crate) timers: Timers<Timer>,
     pub(crate) tally: Tally,
@@ -129,7 +128,6 @@ pub(crate) struct Worker {
     pub(crate) read: Vec<u8>,
     mail: Vec<Mail>,
     pub(crate) stopping: bool,
-    pub(crate) drain: Option<Drain>,
 }
 
 /// Whether the packets of a connection go on.
@@ -180,6 +178,7 @@ impl Worker {
             changes: Vec::new(),
             arrivals: Vec::new(),
             batches: VecDeque::new(),
+            notes: Notes::new(shared.store.clone()),
             routes: HashMap::new(),
             timers,
             tally: Tally::default(),
@@ -191,7 +190,6 @@ impl Worker {
             read: vec![0; READ_BYTES],
             mail: Vec::new(),
             stopping: false,
-            drain: None,
             shared,
         })
     }
@@ -248,7 +246,7 @@ impl Worker {
 
     /// Whether another worker has more to deliver than it should: take no new messages before it has.
     fn is_crowded(&self) -> bool {
-        self.shared.inboxes.iter().any(|inbox| inbox.is_crowded())
+        self.notes.is_behind() || self.shared.inboxes.iter().any(|inbox| inbox.is_crowded())
     }
 
     fn on_socket(&mut self, token: usize, event: &mio::event::Event) {
@@ -264,22 +262,13 @@ impl Worker {
             if connection.transport.push().is_err() {
                 return self.end(token, Farewell::ConnectionLost);
             }
+            let known = self.notes.known();
             let before = connection.outbox.len();
-            let written = connection.outbox.write_backlog(&mut connection.transport);
+            let written = connection
+                .outbox
+                .write_backlog(&mut connection.transport, known);
             self.tally.bytes_sent += (before - connection.outbox.len()) as u64;
-            match written {
-                Ok(Written::All) => {
-                    if connection.shares {
-                        self.tell_reach(token);
-                    }
-                    self.close_if_done(token);
-                }
-                Ok(Written::Part) => {}
-                Err(_) => return self.end(token, Farewell::ConnectionLost),
-            }
-            if self.connections.contains(token) {
-                self.count_unread(token);
-            }
+            self.on_written(token, written);
         }
         let Some(connection) = self.connections.get_mut(token) else {
             return;
@@ -309,6 +298,7 @@ impl Worker {
                 Mail::Crossing { bytes, parcels } => self.deliver_crossing(&bytes, parcels),
                 Mail::Answer(answer) => self.on_answer(answer),
                 Mail::Kept(arrivals) => self.on_kept(arrivals),
+                Mail::Committed(ticket) => self.on_committed(ticket),
                 Mail::Revoked(what) => self.revoke(&what),
                 Mail::Doubted(what) => self.doubt(&what),
                 Mail::Kick(kick, answer) => {
@@ -316,7 +306,7 @@ impl Worker {
                     let _ = answer.send(self.kick(&kick));
                 }
                 Mail::Shed => self.shed(),
-                Mail::Stop { spread } => self.stop(spread),
+                Mail::Stop => self.stop(),
             }
             if self.turn.is_full() {
                 self.flush();
@@ -336,7 +326,6 @@ impl Worker {
             }
             match timer {
                 Timer::Accept { door } => self.accepting.push(door),
-                Timer::Drain => self.go_on_stopping(),
                 Timer::Connection { token, .. } => self.on_timer(token),
                 Timer::Retry { token, .. } => {
                     self.connections[token].waiting = 0;
@@ -358,7 +347,6 @@ impl Worker {
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
             Timer::Purge | Timer::Sys => !self.stopping,
-            Timer::Drain => self.drain.is_some(),
             Timer::Accept { door } => door < self.doors.len(),
             Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
@@ -587,6 +575,9 @@ impl Worker {
 
     /// Hands messages to the other workers and bytes to the sockets; what was noted so far is done with.
     pub(crate) fn flush(&mut self) {
+        // Before anybody else can note what became of it.
+        self.hand_over_notes();
+        let known = self.notes.known();
         for worker in 0..self.crossings.len() {
             if !self.crossings[worker].is_empty() {
                 let parcels = std::mem::take(&mut self.crossings[worker]);
@@ -602,7 +593,7 @@ impl Worker {
             let before = connection.outbox.len();
             let written = connection
                 .outbox
-                .flush(&mut connection.transport, &mut self.turn);
+                .flush(&mut connection.transport, &mut self.turn, known);
             self.tally.bytes_sent += (before - connection.outbox.len()) as u64;
             let (stage, generation) = (connection.stage, connection.generation);
             if connection.shares {
@@ -616,6 +607,7 @@ impl Worker {
                         self.remove(token);
                     }
                 }
+                Ok(Written::Held) => self.hold_back(token),
                 Err(_) => match stage {
                     Stage::Closing { .. } => self.remove(token),
                     _ => self
@@ -632,7 +624,7 @@ impl Worker {
     }
 
     /// Closes a connection that is over and has nothing more to say.
-    fn close_if_done(&mut self, token: usize) {
+    pub(crate) fn close_if_done(&mut self, token: usize) {
         let connection = &mut self.connections[token];
         if connection.outbox.len() > 0 {
             return;
@@ -695,5 +687,16 @@ impl Worker {
         self.routes
             .insert(topic.as_str().into(), Arc::clone(&route));
         route
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        // Closed, they are no longer watched.
+        self.doors.clear();
+        self.accepting.clear();
+        let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            self.end(token, Farewell::ServerShutdown);
+        }
     }
 }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use rollcall_domain::access::{self, Access, Action, Authority, AuthorityError};
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
 use rollcall_domain::presence::{Arrivals, Kept, Presence, PresenceLog};
+use rollcall_domain::sessions::Left;
 use rollcall_mqtt::{Config, Front};
 
 /// Longer than anything takes here.
@@ -63,7 +64,15 @@ impl Lab {
         };
         let access = Arc::new(Access::new(Arc::new(Nobody), access));
         let handle = runtime.handle().clone();
-        let front = Front::start(&config, access, Arc::new(Nowhere), handle).expect("a front");
+        let front = Front::start(
+            &config,
+            access,
+            Arc::new(Nowhere),
+            None,
+            Left::default(),
+            handle,
+        )
+        .expect("a front");
         let mut observer = Client::open(&path);
         observer.send(&connect(true, "observer", 2, &[], None));
         let filters = [&text("#")[..], &[0], &text("observer"), &[1]].concat();

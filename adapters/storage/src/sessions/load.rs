@@ -117,7 +117,7 @@ fn sessions(db: &Connection, rows: &mut usize) -> Result<Vec<KeptSession>, Failu
     }
     for (session, delivery) in all(
         db,
-        "SELECT session, message, qos, retain, identifiers, place, released FROM deliveries
+        "SELECT session, message, qos, retain, properties, shared, place, released FROM deliveries
          ORDER BY place NULLS LAST, message",
         rows,
         |row| Ok((number(row, 0)?, delivery(row)?)),
@@ -163,19 +163,15 @@ fn session(row: &Row<'_>) -> rusqlite::Result<KeptSession> {
 }
 
 fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
-    let identifiers: Vec<u8> = row.get(4)?;
-    let (identifiers, _) = identifiers.as_chunks();
-    let place: Option<i64> = row.get(5)?;
+    let place: Option<i64> = row.get(6)?;
     Ok(Delivery {
         message: number(row, 1)?,
         qos: row.get(2)?,
         retain: row.get(3)?,
-        identifiers: identifiers
-            .iter()
-            .map(|it| u32::from_be_bytes(*it))
-            .collect(),
+        properties: row.get_ref(4)?.as_blob()?.into(),
+        group: row.get(5)?,
         place: place.map(i64::cast_unsigned),
-        released: row.get(6)?,
+        released: row.get(7)?,
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn cost(change: &Change) -> usize {
         }
         Change::Subscribed(_, subscription) => subscription.filter.len(),
         Change::Unsubscribed(_, filter) => filter.len(),
+        Change::Queued(_, delivery) => delivery.properties.len(),
         Change::Message(_, message) => message.packet.len(),
         Change::Retained(topic, message) => {
             topic.len() + message.as_ref().map_or(0, |message| message.packet.len())
@@ -24,7 +25,6 @@ pub(super) fn cost(change: &Change) -> usize {
         Change::Left { .. }
         | Change::WillGone(_)
         | Change::Ended(_)
-        | Change::Queued(..)
         | Change::Sent(..)
         | Change::Released(..)
         | Change::Done(..)
@@ -190,22 +190,18 @@ pub(super) fn queued(
     place: Option<u64>,
     released: bool,
 ) -> Result<bool> {
-    let identifiers: Vec<u8> = delivery
-        .identifiers
-        .iter()
-        .flat_map(|identifier| identifier.to_be_bytes())
-        .collect();
     let inserted = db
         .prepare_cached(
-            "INSERT OR REPLACE INTO deliveries (message, session, qos, retain, identifiers, place, released)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM sessions WHERE number = ?2)",
+            "INSERT OR REPLACE INTO deliveries (message, session, qos, retain, properties, shared, place, released)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM sessions WHERE number = ?2)",
         )?
         .execute(params![
             delivery.message.get().cast_signed(),
             session.get().cast_signed(),
             delivery.qos,
             delivery.retain,
-            identifiers,
+            &delivery.properties[..],
+            delivery.group,
             place.map(u64::cast_signed),
             released,
         ])?;

@@ -50,8 +50,10 @@ CREATE TABLE deliveries (
     session INTEGER NOT NULL,
     qos INTEGER NOT NULL,
     retain INTEGER NOT NULL,
-    -- Four bytes each, big end first.
-    identifiers BLOB NOT NULL,
+    -- Of the packet for this session, as they are sent.
+    properties BLOB NOT NULL,
+    -- The filter of the shared subscription that it came by.
+    shared TEXT,
     place INTEGER,
     released INTEGER NOT NULL,
     PRIMARY KEY (message, session)

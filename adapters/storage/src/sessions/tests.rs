@@ -242,7 +242,8 @@ fn batch(dice: &[(u8, u64, u64)], next: &mut u64) -> Vec<Change> {
                         message: number(*next),
                         qos,
                         retain: b.is_multiple_of(2),
-                        identifiers: [b as u32, 7][..(b % 3) as usize].into(),
+                        properties: [b as u8, 7][..(b % 3) as usize].into(),
+                        group: b.is_multiple_of(3).then(|| "$share/a/b".into()),
                         place: None,
                         released: false,
                     };
@@ -318,7 +319,8 @@ fn expired_messages_are_gone_unless_they_are_under_way() {
             message: number(n),
             qos: 2,
             retain: false,
-            identifiers: [].into(),
+            properties: [].into(),
+            group: None,
             place: None,
             released: false,
         };
