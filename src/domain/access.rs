@@ -60,6 +60,11 @@ pub struct UnknownAction;
 /// The service that knows: in this process, or another one's `mainflux.things.policies.AuthService`.
 #[async_trait]
 pub trait Authority: Send + Sync {
+    /// Whether everything that it revokes is told here at once, whatever happens.
+    fn tells_revocations(&self) -> bool {
+        false
+    }
+
     /// Which enabled thing holds `key`?
     async fn identify(&self, key: &Secret) -> Result<ThingId, AuthorityError>;
 
@@ -302,6 +307,19 @@ impl Access {
     #[must_use]
     pub fn still_knows(&self, thing: &Authenticated) -> bool {
         thing.epoch == self.epoch()
+    }
+
+    /// Whether everything that is revoked is told here at once. If not, what was granted is to be looked at again
+    /// when it is no longer remembered.
+    #[must_use]
+    pub fn hears_of_revocations(&self) -> bool {
+        self.authority.tells_revocations()
+    }
+
+    /// How long an answer is trusted.
+    #[must_use]
+    pub const fn ttl(&self) -> Duration {
+        self.config.ttl
     }
 
     /// How long a session keeps what may have been revoked while the authority does not answer.

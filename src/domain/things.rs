@@ -206,6 +206,10 @@ impl Things {
 
 #[async_trait]
 impl Authority for Things {
+    fn tells_revocations(&self) -> bool {
+        true
+    }
+
     async fn identify(&self, key: &Secret) -> Result<ThingId, AuthorityError> {
         let found = self.store.identify(&self.keys.hash(key)).await;
         found.map_err(unavailable)?.ok_or(AuthorityError::Denied)

@@ -258,6 +258,40 @@ fn an_answer_from_before_a_revocation_is_asked_for_again() {
 }
 
 #[test]
+fn without_a_redis_it_counts_when_answers_are_old() {
+    let home = World::start();
+    let (thing, channel) = home.member();
+    let kept = home.channel();
+    home.grant(&thing, &kept, "m_read,m_write");
+    let authority = format!("http://{}", home.grpc());
+    let front = World::with(&[
+        ("ROLLCALL_THINGS__AUTHORITY", &authority),
+        ("ROLLCALL_ACCESS__TTL", "1s"),
+        ("ROLLCALL_ACCESS__RECHECK_TIMEOUT", "1s"),
+    ]);
+    let mut client = front.client(Hello::of(&thing, "c").five());
+    let (one, two) = (topic(&channel), topic(&kept));
+    assert_eq!(client.subscribe(&[(&one, 1), (&two, 1)]), [1, 1]);
+    home.tell(&["disconnect", &thing.id, &channel]);
+    wait_for("the subscription to go", || {
+        (front.counter("rollcall_mqtt_subscriptions_revoked_total", "") == 1.0).then_some(())
+    });
+    client.publish(&two, b"kept", 0);
+    assert_eq!(client.take().payload, b"kept");
+
+    // That nobody answers is no reason to take anything away.
+    let asked = || front.counter("rollcall_mqtt_questions_total", "");
+    home.signal("STOP");
+    let before = asked();
+    wait_for("more questions", || (asked() >= before + 6.0).then_some(()));
+    home.signal("CONT");
+    client.expect_silence();
+    assert_eq!(front.counter("rollcall_mqtt_doubts_expired_total", ""), 0.0);
+    home.tell(&["things", "disable", &thing.id]);
+    client.expect_disconnect(0x87);
+}
+
+#[test]
 fn a_front_follows_only_if_it_is_to() {
     let redis = RedisServer::start();
     let url = redis.url();

@@ -85,11 +85,17 @@ fn a_session_loses_exactly_what_was_revoked() {
     let mut client = world.client(Hello::of(&thing, "c").five());
     let mut bystander = world.client(Hello::of(&other, "b").five());
     let exact = topic(&one);
-    let filters = [(all(&one), 1), (exact, 1), (all(&two), 1)];
+    let shared = |channel| format!("$share/group/{}", all(channel));
+    let filters = [
+        (all(&one), 1),
+        (exact, 1),
+        (shared(&one), 1),
+        (all(&two), 1),
+    ];
     let filters: Vec<(&str, u8)> = filters.iter().map(|(it, qos)| (&**it, *qos)).collect();
-    assert_eq!(client.subscribe(&filters), [1, 1, 1]);
+    assert_eq!(client.subscribe(&filters), [1, 1, 1, 1]);
     assert_eq!(bystander.subscribe(&[(&all(&one), 1)]), [1]);
-    wait_revoked(&world, 2.0, || {
+    wait_revoked(&world, 3.0, || {
         world.tell(&["disconnect", &thing.id, &one]);
     });
     assert_eq!(client.publish(&topic(&one), b"x", 1), 0x87);
@@ -98,7 +104,8 @@ fn a_session_loses_exactly_what_was_revoked() {
     client.expect_silence();
     client.publish(&topic(&two), b"two", 0);
     assert_eq!(client.take().payload, b"two");
-    assert_eq!(client.subscribe(&[(&all(&one), 1)]), [0x87]);
+    let again = [(&*all(&one), 1), (&*shared(&one), 1)];
+    assert_eq!(client.subscribe(&again), [0x87, 0x87]);
 
     // A client that still publishes elsewhere stays, though nothing is left to wait for.
     wait_revoked(&world, 1.0, || {
@@ -274,7 +281,7 @@ fn a_new_key_keeps_what_waits_and_a_disabled_thing_loses_it() {
     let mut client = world.client(hello(&thing));
     client.subscribe(&[(&all(&channel), 1)]);
     let rotated = world.json(&["things", "rotate-key", &thing.id]);
-    expect_goodbye(&mut client, "the key of the thing was changed");
+    expect_goodbye(&mut client, "the key of the thing no longer holds");
     thing.key = rotated["key"].as_str().expect("a key").to_owned();
     let (mut client, connack) = Client::connect(world.mqtt(), hello(&thing));
     assert!(connack.present);

@@ -34,6 +34,7 @@ mod reason;
 mod restoring;
 mod retained;
 mod revocation;
+mod rounds;
 mod router;
 mod session;
 mod sharing;

@@ -30,11 +30,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Doubt {
     slot: usize,
     generation: u32,
+    /// Which of its connections it was asked for: the next one may come with another key.
+    departures: u32,
     what: Revoked,
     /// Of a grant: what is asked about, one after the other, and what has been found to be left.
     action: Action,
     left: Actions,
-    since: Instant,
+    /// `None` if there is no reason for it but time: then no answer is no answer.
+    since: Option<Instant>,
 }
 
 impl Worker {
@@ -47,37 +50,42 @@ impl Worker {
 
     /// Access may have been taken away: finds out.
     pub(crate) fn doubt(&mut self, revoked: &[Revoked]) {
-        let since = self.now;
         for (slot, what) in self.concerned(revoked) {
-            let session = &self.sessions[slot];
-            let generation = session.generation;
-            let action = match what {
-                Revoked::Thing(_) | Revoked::Key(_) => Action::Read,
-                Revoked::Channel(channel) | Revoked::Grant { channel, .. }
-                    if !self.holds_of(session, channel) =>
-                {
-                    continue;
-                }
-                Revoked::Grant { left, .. } if left.read => Action::Write,
-                Revoked::Channel(_) | Revoked::Grant { .. } => Action::Read,
-            };
-            self.ask_about(Doubt {
-                slot,
-                generation,
-                what,
-                action,
-                left: Actions::ALL,
-                since,
-            });
+            self.doubt_of(slot, what, Some(self.now));
         }
     }
 
+    /// Finds out whether a session has lost something.
+    pub(crate) fn doubt_of(&mut self, slot: usize, what: Revoked, since: Option<Instant>) {
+        let session = &self.sessions[slot];
+        let action = match what {
+            Revoked::Thing(_) | Revoked::Key(_) => Action::Read,
+            Revoked::Channel(channel) | Revoked::Grant { channel, .. }
+                if !self.holds_of(session, channel) =>
+            {
+                return;
+            }
+            Revoked::Grant { left, .. } if left.read => Action::Write,
+            Revoked::Channel(_) | Revoked::Grant { .. } => Action::Read,
+        };
+        self.ask_about(Doubt {
+            slot,
+            generation: session.generation,
+            departures: session.departures,
+            what,
+            action,
+            left: Actions::ALL,
+            since,
+        });
+    }
+
     /// Asks the things service about a doubt, if the session is still there.
-    pub(crate) fn ask_about(&mut self, doubt: Doubt) {
+    pub(crate) fn ask_about(&mut self, mut doubt: Doubt) {
         if !self.awaits_doubt(&doubt) {
             return;
         }
         let session = &self.sessions[doubt.slot];
+        doubt.departures = session.departures;
         let Principal::Thing { thing, key } = session.principal.clone() else {
             return;
         };
@@ -112,6 +120,9 @@ impl Worker {
         if !self.awaits_doubt(&doubt) {
             return;
         }
+        if self.sessions[doubt.slot].departures != doubt.departures {
+            return self.ask_about(doubt);
+        }
         let denied = match verdict {
             Answered::Identity(identity) => identity.as_ref().err(),
             Answered::Grant(_, _, grant) => grant.as_ref().err(),
@@ -124,7 +135,10 @@ impl Worker {
     }
 
     fn stay_in_doubt(&mut self, doubt: Doubt) {
-        if self.now.duration_since(doubt.since) >= self.shared.gate.access.recheck_timeout() {
+        let Some(since) = doubt.since else {
+            return;
+        };
+        if self.now.duration_since(since) >= self.shared.gate.access.recheck_timeout() {
             self.shared.metrics.doubts_expired.increment(1);
             return self.settle(doubt, false);
         }
@@ -213,7 +227,7 @@ impl Worker {
                     self.remove_session(slot);
                 }
             }
-            Revoked::Key(_) => self.shut_out(slot, "the key of the thing was changed"),
+            Revoked::Key(_) => self.shut_out(slot, "the key of the thing no longer holds"),
             Revoked::Channel(channel) => self.lose_channel(slot, channel, Actions::NONE),
             Revoked::Grant { channel, left, .. } => self.lose_channel(slot, channel, left),
         }
@@ -350,7 +364,7 @@ impl Worker {
 }
 
 /// The channel that a subscription looks into, alone or shared.
-fn channel_of_filter(filter: &str) -> Option<ChannelId> {
+pub(crate) fn channel_of_filter(filter: &str) -> Option<ChannelId> {
     SubscriptionFilter::parse(filter)?.topics().channel()
 }
 

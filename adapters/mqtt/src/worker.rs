@@ -78,6 +78,8 @@ pub(crate) enum Timer {
     Sys,
     /// The things service may be asked again.
     Doubt(Doubt),
+    /// A few sessions are looked at again.
+    Round,
 }
 
 pub(crate) struct Worker {
@@ -92,6 +94,8 @@ pub(crate) struct Worker {
     pub(crate) sessions: Slab<Session>,
     pub(crate) by_client: HashMap<Arc<ClientKey>, usize>,
     pub(crate) generation: u32,
+    /// The place of the session that was looked at last.
+    pub(crate) round: usize,
     pub(crate) turn: Turn,
     /// Connections that have something to write this turn.
     pub(crate) dirty: Vec<usize>,
@@ -153,6 +157,9 @@ impl Worker {
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(0, Timer::Purge);
+        if !shared.gate.access.hears_of_revocations() {
+            timers.set(0, Timer::Round);
+        }
         if id == 0 && !shared.config.sys.interval.is_zero() {
             timers.set(0, Timer::Sys);
         }
@@ -166,6 +173,7 @@ impl Worker {
             sessions: Slab::new(),
             by_client: HashMap::new(),
             generation: 0,
+            round: 0,
             turn: Turn::default(),
             dirty: Vec::new(),
             handshakes: 0,
@@ -339,6 +347,7 @@ impl Worker {
                 Timer::Purge => self.purge(),
                 Timer::Sys => self.publish_sys(),
                 Timer::Doubt(doubt) => self.ask_about(doubt),
+                Timer::Round => self.go_round(),
             }
         }
     }
@@ -346,7 +355,7 @@ impl Worker {
     /// Whether what a timer was set for is still to come.
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
-            Timer::Purge | Timer::Sys => !self.stopping,
+            Timer::Purge | Timer::Sys | Timer::Round => !self.stopping,
             Timer::Accept { door } => door < self.doors.len(),
             Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
