@@ -10,16 +10,14 @@ use std::time::Duration;
 use rollcall_domain::access::{Authenticated, Credentials, Verdict};
 use rollcall_domain::identity::{Secret, SessionId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
-use rollcall_domain::topic::TopicName;
 
 use crate::aliases::Aliases;
-use crate::codec::{self, OutgoingPublish};
+use crate::codec::{self};
 use crate::config::AccessMode;
-use crate::connection::{Stage, Will};
+use crate::connection::Stage;
 use crate::gate::{Answer, Answered, Asker, Question};
-use crate::message::Message;
-use crate::packet::{self, Connect, Packet, QoS};
-use crate::principal::{Deed, Finding, Grant, Open, Principal};
+use crate::packet::{Connect, Packet};
+use crate::principal::{Open, Principal};
 use crate::reason::{self, Refusal};
 use crate::session::{ClientKey, Session};
 use crate::timers::ticks;
@@ -123,28 +121,7 @@ impl Worker {
             return Err(Refusal::PacketTooLarge.into());
         }
         let principal = self.principal(token, connect)?;
-        let will = match &connect.will {
-            Some(will) => {
-                let limits = &self.shared.config.limits;
-                let topics = [Some(will.topic), will.properties.response_topic];
-                if !topics
-                    .into_iter()
-                    .flatten()
-                    .all(|it| limits.admit_topic(it))
-                {
-                    self.shared.metrics.topics_refused.increment(1);
-                    return Err(Refusal::WillTopicTooLong.into());
-                }
-                self.check_will(will)?;
-                let grant = self.grant_will(token, &principal, will)?;
-                Some(Box::new(Will {
-                    message: self.testament(connect.protocol, will),
-                    grant,
-                    delay: will.delay,
-                }))
-            }
-            None => None,
-        };
+        let will = self.admit_will(token, connect, &principal)?;
 
         if self.notes.is_failing()
             && (!connect.clean_start || connect.properties.session_expiry > 0)
@@ -244,40 +221,8 @@ impl Worker {
         Err(self.ask(token, Question::Identify(credentials.clone())))
     }
 
-    /// What of a will the standard or the configuration forbids; its topic is the codec's business.
-    fn check_will(&self, will: &packet::Will<'_>) -> Result<(), Refusal> {
-        let config = &self.shared.config;
-        if will.qos > config.max_qos {
-            // [MQTT5-3.2.2-12]
-            return Err(Refusal::WillQos);
-        }
-        if will.retain && !config.retain_available {
-            // [MQTT5-3.2.2-13]
-            return Err(Refusal::WillRetain);
-        }
-        if config.check_payload_format && !will.properties.holds_for(will.payload) {
-            return Err(Refusal::WillPayload);
-        }
-        Ok(())
-    }
-
-    fn grant_will(
-        &mut self,
-        token: usize,
-        principal: &Principal,
-        will: &packet::Will<'_>,
-    ) -> Result<Grant, Hold> {
-        let topic = TopicName::parse(will.topic).ok_or(Refusal::WillNotAuthorized)?;
-        match self.look_up(token, principal, Deed::Publish(topic)) {
-            Finding::Granted(grant) => Ok(grant),
-            Finding::Denied => Err(Refusal::WillNotAuthorized.into()),
-            Finding::Unavailable => Err(Refusal::AccessUnavailable.into()),
-            Finding::Unknown(question) => Err(self.ask(token, question)),
-        }
-    }
-
     /// Asks on behalf of a CONNECT.
-    fn ask(&mut self, token: usize, question: Question) -> Hold {
+    pub(crate) fn ask(&mut self, token: usize, question: Question) -> Hold {
         match self.ask_for(token, question) {
             Ok(()) => Hold::Asked,
             Err(_) => Refusal::TooManyQuestions.into(),
@@ -327,23 +272,6 @@ impl Worker {
             },
             Asker::Doubt(doubt) => self.on_certainty(doubt, &answer.verdict),
         }
-    }
-
-    /// The will as a message, made once.
-    fn testament(&mut self, protocol: Protocol, will: &packet::Will<'_>) -> Message {
-        let mut frame = Vec::new();
-        let outgoing = OutgoingPublish {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic: will.topic,
-            packet_id: None,
-            properties: &will.properties,
-            subscription_identifiers: &[],
-            payload: will.payload,
-        };
-        codec::publish(&mut frame, protocol, &outgoing);
-        Message::keep(&frame, protocol, will.qos, will.retain, self.now)
     }
 
     /// An id for a client that has none [MQTT5-3.1.3-6]. A client that returns with it must find its

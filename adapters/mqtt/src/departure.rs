@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
-use rollcall_domain::topic::{SubscriptionFilter, TopicName};
+use rollcall_domain::topic::SubscriptionFilter;
 
 use crate::codec::{self, DisconnectProperties, Fault};
 use crate::connection::{Stage, Will};
-use crate::gate::Asker;
 use crate::packet::Disconnect;
-use crate::principal::{Deed, Finding};
 use crate::reason;
 use crate::session::{Expiry, Testament};
 use crate::timers::ticks;
@@ -157,27 +155,6 @@ impl Worker {
                 },
             );
         }
-    }
-
-    /// Publishes a will if that is still granted; a grant that is no longer remembered is asked for.
-    fn publish_will(&mut self, slot: usize, will: Will) {
-        let Will { message, grant, .. } = will;
-        if self.holds(&grant) {
-            return self.publish_message(message);
-        }
-        let topic = TopicName::parse(message.publish().topic);
-        let deed = Deed::Publish(topic.expect("invariant: checked when it was kept"));
-        match self.recall(&self.sessions[slot].principal, deed) {
-            Finding::Granted(_) => return self.publish_message(message),
-            Finding::Denied | Finding::Unavailable => {}
-            Finding::Unknown(question) => {
-                let asker = Asker::Will(message);
-                if self.shared.gate.ask(question, asker, &self.inbox).is_ok() {
-                    return;
-                }
-            }
-        }
-        self.shared.metrics.denied_wills.increment(1);
     }
 
     pub(crate) fn publish_testament(&mut self, slot: usize) {

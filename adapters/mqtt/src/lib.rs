@@ -48,6 +48,7 @@ mod timers;
 mod tls;
 mod transport;
 mod websocket;
+mod wills;
 mod window;
 mod worker;
 
