@@ -128,6 +128,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "at least 1",
         ),
         (
+            !config.redis.url.is_empty()
+                && config.mqtt.drain.deadline <= config.redis.drain_timeout,
+            "mqtt.drain.deadline",
+            "longer than redis.drain_timeout",
+        ),
+        (
             config.mqtt.max_connections == 0,
             "mqtt.max_connections",
             "at least 1",

@@ -1,7 +1,9 @@
 //! The whole of rollcall in one process: the edges are opened, joined to the domain, and drained.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
@@ -28,6 +30,9 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, ShowKeys};
 use crate::secrets::Secrets;
 
+/// Of the time to stop, what the journal and the databases may need after the clients have left.
+const TIME_TO_KEEP: Duration = Duration::from_secs(2);
+
 /// Everything, running.
 pub struct Server {
     front: Front,
@@ -35,6 +40,10 @@ pub struct Server {
     sessions: Option<Arc<Sessions>>,
     database: Database,
     stop: watch::Sender<bool>,
+    stopping: Arc<AtomicBool>,
+    deadline: Duration,
+    /// Of the deadline, what is not for seeing clients out.
+    relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
     pub things: Arc<Things>,
     pub admin: UserId,
@@ -160,6 +169,12 @@ impl Server {
         let mut logs = relayed.clone();
         logs.push(journal.clone());
         let (stop, stopping) = watch::channel(false);
+        let leaving = Arc::new(AtomicBool::new(false));
+        let drained = Arc::clone(&leaving);
+        let relay_time = match config.redis.url.is_empty() {
+            true => Duration::ZERO,
+            false => config.redis.drain_timeout,
+        };
         let mut tasks = Vec::new();
         let services = Services {
             things: Arc::clone(&things),
@@ -192,6 +207,7 @@ impl Server {
             readiness: Arc::new(move || {
                 let failing = kept.as_ref().is_some_and(|it| it.is_failing());
                 let lacks = [
+                    (drained.load(Ordering::Relaxed), "the server is stopping"),
                     (!ready.is_writable(), "the journal cannot be written"),
                     (failing, "sessions and messages cannot be written"),
                     (handle.is_short_of_memory(), "memory is short"),
@@ -230,6 +246,9 @@ impl Server {
             sessions,
             database,
             stop,
+            stopping: leaving,
+            deadline: config.mqtt.drain.deadline,
+            relay_time,
             tasks,
             things,
             admin,
@@ -246,12 +265,19 @@ impl Server {
 
     /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.
     pub async fn stop(self) {
-        self.front.stop().await;
+        let begin = Instant::now();
+        self.stopping.store(true, Ordering::Relaxed);
+        let clients = self.deadline.saturating_sub(self.relay_time + TIME_TO_KEEP);
+        self.front.stop(clients).await;
         self.journal.flush().await;
         self.stop.send_replace(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task has failed");
+        let end = begin + self.deadline.saturating_sub(TIME_TO_KEEP / 2);
+        for mut task in self.tasks {
+            match tokio::time::timeout_at(end.into(), &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a task has failed"),
+                // Somebody at the other end does not let go.
+                Err(_) => task.abort(),
             }
         }
         if let Some(sessions) = self.sessions

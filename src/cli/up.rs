@@ -71,10 +71,14 @@ impl Up {
             }
         }
         tracing::info!("stopping: once more to stop at once");
+        let deadline = config.mqtt.drain.deadline;
         tokio::select! {
             () = server.stop() => Ok(()),
             _ = interrupt.recv() => anyhow::bail!("stopped before everything was kept"),
             _ = terminate.recv() => anyhow::bail!("stopped before everything was kept"),
+            () = tokio::time::sleep(deadline) => {
+                anyhow::bail!("mqtt.drain.deadline was over before everything was kept")
+            }
         }
     }
 

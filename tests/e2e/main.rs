@@ -7,6 +7,7 @@ mod clients;
 mod conformance;
 mod connect;
 mod crashes;
+mod drain;
 mod durable;
 mod edges;
 mod faults;

@@ -261,6 +261,14 @@ impl World {
         status
     }
 
+    /// How the program ended, if it has.
+    pub(crate) fn try_end(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut().expect("running");
+        let status = running.process.try_wait().expect("a child")?;
+        self.running = None;
+        Some(status)
+    }
+
     /// Stops the program the way the power fails, and starts it again.
     pub(crate) fn crash_and_restart(&mut self) {
         self.end("KILL");

@@ -91,6 +91,18 @@ pub struct Config {
     /// Questions to the things service that may be open at one time; later ones are refused as busy.
     pub max_questions: usize,
     pub limits: Limits,
+    pub drain: Drain,
+}
+
+/// How a stop goes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// From the signal to the end of the program.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Connections that are closed in a second, if there is time.
+    pub per_second: u32,
 }
 
 impl Config {
@@ -109,6 +121,16 @@ impl Config {
                 "at least 1",
             ),
             (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
+            (
+                self.drain.deadline.is_zero(),
+                "mqtt.drain.deadline",
+                "longer than 0s",
+            ),
+            (
+                self.drain.per_second == 0,
+                "mqtt.drain.per_second",
+                "at least 1",
+            ),
             (self.max_questions == 0, "mqtt.max_questions", "at least 1"),
         ]
         .into_iter()

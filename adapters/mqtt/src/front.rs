@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ pub enum StartError {
 pub struct Front {
     listeners: Vec<(Box<str>, Vec<Address>)>,
     files: SocketFiles,
+    shared: Arc<Shared>,
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
 }
@@ -291,6 +292,7 @@ impl Front {
         let mut front = Self {
             listeners: named,
             files,
+            shared: Arc::clone(&shared),
             handle,
             threads: Vec::with_capacity(workers),
         };
@@ -321,8 +323,15 @@ impl Front {
     }
 
     /// Stops listening, says goodbye to everybody and returns when all departures are with the journal.
-    pub async fn stop(mut self) {
-        let threads = self.dismiss();
+    ///
+    /// They are told one after the other, `drain.per_second` of them, but within `most`.
+    pub async fn stop(mut self, most: Duration) {
+        let here = self.shared.connections.load(Ordering::Relaxed);
+        let wished =
+            Duration::from_secs_f64(here as f64 / f64::from(self.shared.config.drain.per_second));
+        let spread = wished.min(most);
+        tracing::info!(connections = here, spread = ?spread, "seeing everybody out");
+        let threads = self.dismiss(spread);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
@@ -335,10 +344,10 @@ impl Front {
         }
     }
 
-    fn dismiss(&mut self) -> Vec<JoinHandle<()>> {
+    fn dismiss(&mut self, spread: Duration) -> Vec<JoinHandle<()>> {
         drop(std::mem::take(&mut self.files));
         for inbox in &*self.handle.inboxes {
-            inbox.post(Mail::Stop);
+            inbox.post(Mail::Stop { spread });
         }
         std::mem::take(&mut self.threads)
     }
@@ -346,7 +355,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        self.dismiss();
+        self.dismiss(Duration::ZERO);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
@@ -40,8 +41,10 @@ pub(crate) enum Mail {
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
     /// Too much waits, most of it here.
     Shed,
-    /// End all sessions and return.
-    Stop,
+    /// End all sessions, within `spread`, and return.
+    Stop {
+        spread: Duration,
+    },
 }
 
 pub(crate) struct Guest {

@@ -14,6 +14,7 @@ mod connack;
 mod connection;
 mod delivery;
 mod departure;
+mod drain;
 mod front;
 mod gate;
 mod groups;

@@ -17,6 +17,7 @@ use slab::Slab;
 use crate::codec;
 use crate::connection::{Connection, Stage};
 use crate::delivery::Parcel;
+use crate::drain::Drain;
 use crate::front::Shared;
 use crate::groups::Member;
 use crate::inbox::{Inbox, Mail};
@@ -74,6 +75,8 @@ pub(crate) enum Timer {
     },
     /// What has expired is purged.
     Purge,
+    /// More of those who are to go have their turn.
+    Drain,
     /// `$SYS` topics are published.
     Sys,
     /// The things service may be asked again.
@@ -132,6 +135,7 @@ pub(crate) struct Worker {
     pub(crate) read: Vec<u8>,
     mail: Vec<Mail>,
     pub(crate) stopping: bool,
+    pub(crate) drain: Option<Drain>,
 }
 
 /// Whether the packets of a connection go on.
@@ -198,6 +202,7 @@ impl Worker {
             read: vec![0; READ_BYTES],
             mail: Vec::new(),
             stopping: false,
+            drain: None,
             shared,
         })
     }
@@ -314,7 +319,7 @@ impl Worker {
                     let _ = answer.send(self.kick(&kick));
                 }
                 Mail::Shed => self.shed(),
-                Mail::Stop => self.stop(),
+                Mail::Stop { spread } => self.stop(spread),
             }
             if self.turn.is_full() {
                 self.flush();
@@ -334,6 +339,7 @@ impl Worker {
             }
             match timer {
                 Timer::Accept { door } => self.accepting.push(door),
+                Timer::Drain => self.go_on_stopping(),
                 Timer::Connection { token, .. } => self.on_timer(token),
                 Timer::Retry { token, .. } => {
                     self.connections[token].waiting = 0;
@@ -356,6 +362,7 @@ impl Worker {
     fn awaits(&self, due: Tick, timer: &Timer) -> bool {
         match *timer {
             Timer::Purge | Timer::Sys | Timer::Round => !self.stopping,
+            Timer::Drain => self.drain.is_some(),
             Timer::Accept { door } => door < self.doors.len(),
             Timer::Doubt(ref doubt) => self.awaits_doubt(doubt),
             Timer::Connection { token, generation } => self
@@ -696,16 +703,5 @@ impl Worker {
         self.routes
             .insert(topic.as_str().into(), Arc::clone(&route));
         route
-    }
-
-    fn stop(&mut self) {
-        self.stopping = true;
-        // Closed, they are no longer watched.
-        self.doors.clear();
-        self.accepting.clear();
-        let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
-        for token in tokens {
-            self.end(token, Farewell::ServerShutdown);
-        }
     }
 }
