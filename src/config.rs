@@ -24,6 +24,7 @@ pub struct Config {
     pub journal: rollcall_storage::journal::Config,
     pub events: Events,
     pub redis: rollcall_redis::Config,
+    pub lease: rollcall_redis::lease::Config,
     pub grpc: rollcall_grpc::Config,
     pub http: rollcall_http::Config,
 }
@@ -121,6 +122,11 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             config.redis.prefix.is_empty(),
             "redis.prefix",
             "must not be empty",
+        ),
+        (
+            !(Duration::from_millis(500)..=Duration::from_secs(3600)).contains(&config.lease.ttl),
+            "lease.ttl",
+            "from 500ms to 1h",
         ),
         (
             config.access.max_entries == 0,
@@ -240,6 +246,8 @@ mod tests {
             ),
             ("ROLLCALL_JOURNAL__DURABILITY", "paper", "durability"),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
+            ("ROLLCALL_LEASE__TTL", "100ms", "lease.ttl"),
+            ("ROLLCALL_LEASE__TTL", "2h", "lease.ttl"),
         ] {
             let error = build(None, environment(&[(name, value)]), &[]).expect_err(name);
             let message = error.to_string();

@@ -19,12 +19,13 @@ use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_http::{Callers, Pages, Site};
 use rollcall_mqtt::{Address, Durability, Front};
 use rollcall_redis::follow::Follower;
+use rollcall_redis::lease::Refused;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
 use rollcall_storage::journal::{self, Journal};
 use rollcall_storage::sessions::Sessions;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ShowKeys};
@@ -45,6 +46,7 @@ pub struct Server {
     /// Of the deadline, what is not for seeing clients out.
     relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
+    refused: oneshot::Receiver<Refused>,
     pub things: Arc<Things>,
     pub admin: UserId,
     pub addresses: Addresses,
@@ -101,6 +103,16 @@ impl Server {
         let extended = config.events.extended;
         let journal = Journal::open(&path, &config.journal, &config.instance, extended).await?;
 
+        let relay = match config.redis.url.is_empty() {
+            true => None,
+            false => {
+                let (redis, lease) = (config.redis.clone(), config.lease.clone());
+                let relay = Relay::new(redis, lease, journal.clone(), extended)?;
+                relay.claim().await?;
+                Some(relay)
+            }
+        };
+
         let users = Users::new(Arc::new(database.clone()) as Arc<dyn UserStore>);
         let password = Secret::generate();
         let (admin, first) = users
@@ -129,10 +141,6 @@ impl Server {
         let http_things = match config.http.things {
             Some(address) => Some(listen(address, "the things service over HTTP").await?),
             None => None,
-        };
-        let relay = match config.redis.url.is_empty() {
-            true => None,
-            false => Some(Relay::new(config.redis.clone())?),
         };
         let follower = match !config.redis.url.is_empty() && config.access.follow {
             true => Some(Follower::new(
@@ -176,6 +184,7 @@ impl Server {
             false => config.redis.drain_timeout,
         };
         let mut tasks = Vec::new();
+        let (refuse, refused) = oneshot::channel();
         let services = Services {
             things: Arc::clone(&things),
             authority: Arc::clone(&things) as Arc<dyn Authority>,
@@ -236,8 +245,13 @@ impl Server {
             tasks.push(tokio::spawn(follower.run(stopping.clone())));
         }
         if let Some(relay) = relay {
-            let relaying = relay.run(journal.clone(), extended, relayed, stopping);
-            tasks.push(tokio::spawn(relaying));
+            let relaying = relay.run(relayed, stopping);
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = relaying.await {
+                    // Nobody listens once the server stops.
+                    let _ = refuse.send(error);
+                }
+            }));
         }
         let first_password = first.then_some(password);
         Ok(Self {
@@ -250,6 +264,7 @@ impl Server {
             deadline: config.mqtt.drain.deadline,
             relay_time,
             tasks,
+            refused,
             things,
             admin,
             addresses,
@@ -261,6 +276,15 @@ impl Server {
     #[must_use]
     pub fn reload(&self) -> Arc<dyn Reload> {
         Arc::new(self.front.handle())
+    }
+
+    /// Returns if the server cannot go on, with the reason.
+    pub async fn failed(&mut self) -> Refused {
+        match (&mut self.refused).await {
+            Ok(refused) => refused,
+            // There is nothing that could fail any longer.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.

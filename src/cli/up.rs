@@ -37,7 +37,11 @@ impl Up {
         fit_into_files(&mut config);
         let config = &config;
         let secrets = Secrets::open(&config.data)?;
-        let server = Server::start(config, &secrets).await?;
+        let mut server = tokio::select! {
+            server = Server::start(config, &secrets) => server?,
+            _ = interrupt.recv() => anyhow::bail!("stopped before it was ready"),
+            _ = terminate.recv() => anyhow::bail!("stopped before it was ready"),
+        };
         if let Some(password) = &server.first_password {
             let (identity, token) = (&config.admin.identity, secrets::token_path(&config.data));
             let value = json!({
@@ -59,21 +63,22 @@ impl Up {
             output.say(&json!({ "demo": lines }), &lines.join("\n"))?;
         }
         self.announce(&server, config, output)?;
-        loop {
+        let failure = loop {
             tokio::select! {
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break None,
+                _ = terminate.recv() => break None,
+                refused = server.failed() => break Some(refused),
                 // What comes of it is logged.
                 _ = hangup.recv() => {
                     let reload = server.reload();
                     tokio::task::spawn_blocking(move || reload.reload());
                 }
             }
-        }
+        };
         tracing::info!("stopping: once more to stop at once");
         let deadline = config.mqtt.drain.deadline;
         tokio::select! {
-            () = server.stop() => Ok(()),
+            () = server.stop() => failure.map_or(Ok(()), |failure| Err(failure.into())),
             _ = interrupt.recv() => anyhow::bail!("stopped before everything was kept"),
             _ = terminate.recv() => anyhow::bail!("stopped before everything was kept"),
             () = tokio::time::sleep(deadline) => {

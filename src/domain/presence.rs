@@ -193,6 +193,11 @@ pub trait Roll: Send + Sync {
     /// How many they are.
     fn len(&self) -> usize;
 
+    /// The id with which a session was let in: another than the one on the roll if it was announced anew.
+    fn admitted_as(&self, session: SessionId) -> SessionId {
+        session
+    }
+
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -223,6 +228,14 @@ pub trait Journal: EventLog + Roll {
 
     /// The roll and its position, at one moment.
     fn snapshot(&self) -> Snapshot;
+
+    /// Notes that `sessions` were closed by others, though they are alive: each leaves, and goes on as another
+    /// session. Its own departure, when it comes, is that of the other. Returns when that is kept, or known to
+    /// be kept later; who has left in the meantime is left out.
+    async fn reannounce(&self, sessions: Vec<SessionId>);
+
+    /// Where the journal is: no two journals that are open at one time are at the same place.
+    fn place(&self) -> &str;
 }
 
 /// Which sessions an administrator ends.

@@ -16,6 +16,7 @@ mod identifiers;
 mod journal;
 mod kick;
 mod leaks;
+mod lease;
 mod limits;
 mod listeners;
 mod messaging;

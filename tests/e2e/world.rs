@@ -250,6 +250,12 @@ impl World {
         kill(signal, self.pid());
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut().expect("was started");
+        running.process.try_wait().expect("a child")
+    }
+
     /// Sends a signal and waits for the end.
     pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);

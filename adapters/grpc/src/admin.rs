@@ -130,10 +130,11 @@ impl api::presence_server::Presence for Presence {
             };
             self.sessions.kick(kick).await
         };
+        let session = |id: &str| parse(id).map(|id| Whom::Session(self.roll.admitted_as(id)));
         let kicked = match whom {
-            Some(kick_request::Whom::SessionId(id)) => kick(Whom::Session(parse(&id)?)).await,
+            Some(kick_request::Whom::SessionId(id)) => kick(session(&id)?).await,
             Some(kick_request::Whom::ThingId(id)) => kick(Whom::Thing(parse(&id)?)).await,
-            Some(kick_request::Whom::AnyId(id)) => match kick(Whom::Session(parse(&id)?)).await {
+            Some(kick_request::Whom::AnyId(id)) => match kick(session(&id)?).await {
                 Kicked { ended: 0, .. } => kick(Whom::Thing(parse(&id)?)).await,
                 kicked => kicked,
             },

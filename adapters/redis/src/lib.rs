@@ -1,7 +1,9 @@
 //! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there
 //! ([`stream`]); what is revoked elsewhere is heard from there ([`follow`]).
 
+mod announce;
 pub mod follow;
+pub mod lease;
 pub mod relay;
 pub mod roll;
 mod script;

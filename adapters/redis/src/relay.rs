@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::roll::Presences;
+use crate::announce::Presences;
+use crate::lease::{self, Keeper, Refused};
 use crate::script::Services;
 use crate::{BadUrl, Config, client, connect, jittered};
 
@@ -26,39 +27,76 @@ const TEND: Duration = Duration::from_secs(1);
 pub struct Relay {
     client: Client,
     config: Config,
+    presences: Presences,
+    keeper: Keeper,
 }
 
 impl Relay {
+    /// A relay of `presence`, whose events are `extended` or not.
+    ///
     /// # Errors
     /// The address of Redis makes no sense. Whether Redis is there is not asked.
-    pub fn new(config: Config) -> Result<Self, BadUrl> {
+    pub fn new(
+        config: Config,
+        lease: lease::Config,
+        presence: Arc<dyn Journal>,
+        extended: bool,
+    ) -> Result<Self, BadUrl> {
+        let client = client(&config.url)?;
+        let journal = Arc::clone(&presence);
+        let keeper = Keeper::new(client.clone(), config.clone(), lease, journal, extended);
         Ok(Self {
-            client: client(&config.url)?,
+            presences: Presences::new(config.clone(), presence, extended, &keeper),
+            keeper,
+            client,
             config,
         })
     }
 
+    /// Makes sure that no other instance of this name is alive, as far as Redis is there to be asked.
+    ///
+    /// # Errors
+    /// One is.
+    pub async fn claim(&self) -> Result<(), Refused> {
+        self.keeper.claim().await
+    }
+
     /// Relays presence and `logs` until `stop` is true and what they hold has been relayed, or `drain_timeout`
-    /// is over. Events of presence are `extended` or not.
+    /// is over.
+    ///
+    /// # Errors
+    /// Another instance of this name is alive, which was found only now. Nothing is relayed any longer.
     pub async fn run(
         self,
-        presence: Arc<dyn Journal>,
-        extended: bool,
         logs: Vec<Arc<dyn EventLog>>,
         stop: watch::Receiver<bool>,
-    ) {
+    ) -> Result<(), Refused> {
+        let Self {
+            client,
+            config,
+            presences,
+            keeper,
+        } = self;
+        let (done, is_done) = watch::channel(false);
+        let keeping = keeper.run(is_done);
         let mut tasks = JoinSet::new();
-        let (client, config) = (self.client, self.config);
-        let presences = Presences::new(config.clone(), presence, extended);
         tasks.spawn(Loop::new(client.clone(), config.clone(), presences).run(stop.clone()));
         for log in logs {
             let services = Services::new(&config, log);
             tasks.spawn(Loop::new(client.clone(), config.clone(), services).run(stop.clone()));
         }
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a relay has failed");
+        let relaying = async {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a relay has failed");
+                }
             }
+            done.send_replace(true);
+            std::future::pending().await
+        };
+        tokio::select! {
+            kept = keeping => kept,
+            never = relaying => never,
         }
     }
 }
@@ -70,6 +108,8 @@ pub(crate) enum Trouble {
     Redis(#[from] RedisError),
     #[error("redis refuses events: {0}")]
     Refused(String),
+    #[error("the epoch of this instance is over")]
+    Fenced,
     #[error("redis has lost what it had")]
     Lost,
     #[error(transparent)]
@@ -82,6 +122,7 @@ impl Trouble {
         match self {
             Self::Redis(error) => error.category().to_owned(),
             Self::Refused(failure) => failure.split(' ').next().unwrap_or_default().to_owned(),
+            Self::Fenced => "fenced".to_owned(),
             Self::Lost => "lost".to_owned(),
             Self::Log(_) => "log".to_owned(),
         }

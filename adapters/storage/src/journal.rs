@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytesize::ByteSize;
 use rollcall_domain::event::{self, Entry, Stream};
+use rollcall_domain::identity::SessionId;
 use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{
     Arrivals, Journal as _, Kept, Noted, Online, Presence, PresenceLog, Roll, Snapshot,
@@ -26,7 +27,7 @@ use rollcall_domain::presence::{
 use serde::Deserialize;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -73,6 +74,7 @@ pub struct Journal {
     pool: SqlitePool,
     readers: SqlitePool,
     writer: Mutex<Option<JoinHandle<()>>>,
+    place: String,
     _lock: Lock,
 }
 
@@ -94,6 +96,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     batches: Vec<(Vec<Presence>, Kept)>,
+    /// Sessions on the roll that others have closed, and whom to tell that they are announced again.
+    reannounced: Vec<(Vec<SessionId>, oneshot::Sender<()>)>,
     closed: bool,
 }
 
@@ -182,6 +186,8 @@ impl Journal {
             pool,
             readers,
             writer: Mutex::new(Some(writer)),
+            // Unknown, it is not the one of before: whoever had that is waited for.
+            place: lock.place().unwrap_or_else(|_| Uuid::new_v4().to_string()),
             _lock: lock,
         }))
     }
@@ -272,6 +278,10 @@ impl Roll for Journal {
 
     fn len(&self) -> usize {
         self.shared.roll().len()
+    }
+
+    fn admitted_as(&self, session: SessionId) -> SessionId {
+        self.shared.roll().origin(session)
     }
 }
 
@@ -387,5 +397,23 @@ impl rollcall_domain::presence::Journal for Journal {
 
     fn snapshot(&self) -> Snapshot {
         self.shared.roll().snapshot()
+    }
+
+    async fn reannounce(&self, sessions: Vec<SessionId>) {
+        let (sender, done) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue();
+            if queue.closed {
+                return;
+            }
+            queue.reannounced.push((sessions, sender));
+        }
+        self.shared.queued.notify_one();
+        // An error says that the writer is gone, and with it all sessions.
+        let _ = done.await;
+    }
+
+    fn place(&self) -> &str {
+        &self.place
     }
 }

@@ -1,16 +1,23 @@
 //! One process to a file.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::OpenError;
 
 /// Held as long as the file is in use. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, never read")] File);
+pub(crate) struct Lock(File);
 
 impl Lock {
+    /// Names the file among all files of all machines, until this one starts anew. A copy is another file.
+    pub(crate) fn place(&self) -> std::io::Result<String> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let file = self.0.metadata()?;
+        Ok(format!("{}:{}:{}", boot.trim(), file.dev(), file.ino()))
+    }
+
     /// Locks the database at `path`, and makes the file, for the owner's eyes alone, if there is none.
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let create = |path: &Path| {

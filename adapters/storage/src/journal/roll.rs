@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use rollcall_domain::identity::{SessionId, Timestamp};
-use rollcall_domain::presence::{Change, Online, Presence, Snapshot};
+use rollcall_domain::presence::{Change, Online, Presence, Session, Snapshot};
 use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;
@@ -17,6 +17,9 @@ use super::group::{self, Damaged};
 pub(super) struct Memory {
     /// Each with the position of its arrival.
     sessions: HashMap<SessionId, (u64, Online)>,
+    /// Sessions that were announced again: the one on the roll by the one that was let in, and the reverse.
+    current: HashMap<SessionId, SessionId>,
+    origins: HashMap<SessionId, SessionId>,
     /// Of the last change of the journal.
     pub(super) position: u64,
     /// Room that the departures of all these will take.
@@ -41,9 +44,29 @@ impl Memory {
             Change::Left(_) => {
                 if self.sessions.remove(&session.id).is_some() {
                     self.reserved_bytes -= cost(presence);
+                    if let Some(origin) = self.origins.remove(&session.id) {
+                        self.current.remove(&origin);
+                    }
                 }
             }
         }
+    }
+
+    /// Which session was let in as the one that is on the roll as `session`.
+    pub(super) fn origin(&self, session: SessionId) -> SessionId {
+        self.origins.get(&session).copied().unwrap_or(session)
+    }
+
+    /// The session on the roll of one that was let in.
+    pub(super) fn current(&self, origin: SessionId) -> Option<&Arc<Session>> {
+        let id = self.current.get(&origin).unwrap_or(&origin);
+        self.sessions.get(id).map(|(_, online)| &online.session)
+    }
+
+    /// Notes that `session`, which is on the roll, is the one that was let in as `origin`.
+    pub(super) fn continues(&mut self, origin: SessionId, session: SessionId) {
+        self.current.insert(origin, session);
+        self.origins.insert(session, origin);
     }
 
     pub(super) fn has(&self, session: SessionId) -> bool {

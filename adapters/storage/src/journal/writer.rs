@@ -10,8 +10,9 @@ use metrics::{
     gauge, histogram,
 };
 use rollcall_domain::identity::{SessionId, Timestamp};
-use rollcall_domain::presence::{Arrivals, Change, Farewell, Kept, Presence};
+use rollcall_domain::presence::{Arrivals, Change, Farewell, Kept, Presence, Session};
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::roll::{Recovered, cost};
@@ -50,6 +51,8 @@ pub(super) struct Writer {
     waiting: VecDeque<Batch>,
     /// Departures that could not be written yet.
     owed: Vec<Presence>,
+    /// Sessions to be announced again, and whom to tell.
+    again: VecDeque<(Vec<SessionId>, oneshot::Sender<()>)>,
     metrics: Metrics,
 }
 
@@ -125,6 +128,7 @@ impl Writer {
             bytes: bytes.cast_unsigned(),
             waiting: VecDeque::new(),
             owed: Vec::new(),
+            again: VecDeque::new(),
             metrics: Metrics::new(),
         })
     }
@@ -172,7 +176,7 @@ impl Writer {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let shared = Arc::clone(&self.shared);
-            let idle = self.waiting.is_empty() && self.owed.is_empty();
+            let idle = !self.has_work();
             tokio::select! {
                 biased;
                 () = shared.queued.notified(), if idle => {}
@@ -182,15 +186,14 @@ impl Writer {
             tokio::time::sleep_until(next).await;
             next = Instant::now() + self.commit_interval;
             let closed = self.take_queue();
-            let some = !self.waiting.is_empty() || !self.owed.is_empty();
-            if some && !self.write().await {
+            if self.has_work() && !self.write().await {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 if closed {
                     tracing::error!(events = self.owed.len(), "the journal closes without them");
                     self.owed.clear();
                 }
             }
-            if closed && self.waiting.is_empty() && self.owed.is_empty() {
+            if closed && !self.has_work() {
                 self.beat().await;
                 if let Err(error) = self.keep_roll().await {
                     tracing::warn!(%error, "cannot keep the roll; the next start reads the events");
@@ -201,15 +204,30 @@ impl Writer {
         }
     }
 
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.owed.is_empty() || !self.again.is_empty()
+    }
+
     /// Moves what was queued to what waits. Returns whether nothing more will come.
     fn take_queue(&mut self) -> bool {
         let mut queue = self.shared.queue();
         self.waiting.extend(std::mem::take(&mut queue.batches));
+        self.again.extend(std::mem::take(&mut queue.reannounced));
+        if queue.closed {
+            // Everybody leaves, or has left.
+            self.again.clear();
+        }
         queue.closed
     }
 
     /// Commits some of what waits. Returns whether the file could be written.
     async fn write(&mut self) -> bool {
+        // While the file cannot be written, whoever waits for an answer comes first.
+        let writable = self.shared.writable.load(Ordering::Relaxed);
+        let first = writable || self.waiting.is_empty();
+        if first && self.owed.is_empty() && !self.again.is_empty() {
+            return self.write_again().await;
+        }
         let first = self.position + 1;
         let mut group = self.gather().await;
         let begin = Instant::now();
@@ -220,31 +238,12 @@ impl Writer {
         };
         match &result {
             Ok(()) => {
-                {
-                    let mut roll = self.shared.roll();
-                    for (position, event) in (first..).zip(&group.events) {
-                        roll.apply(position, event);
-                    }
-                    self.metrics.online.set(roll.len() as f64);
-                }
                 self.owed.clear();
-                self.metrics.events.increment(group.events.len() as u64);
-                self.metrics.bytes.set(self.bytes as f64);
                 self.metrics.commit.record(begin.elapsed().as_secs_f64());
-                if !group.events.is_empty() {
-                    self.shared.tail().push(first, group.events);
-                }
-                self.shared.last.send_replace(self.position);
-                if !self.shared.writable.swap(true, Ordering::Relaxed) {
-                    tracing::info!("the journal can be written again");
-                }
+                self.committed(first, group.events, &[]);
             }
             Err(error) => {
-                self.metrics.failures.increment(1);
-                if self.shared.writable.swap(false, Ordering::Relaxed) {
-                    let reason = "new sessions are refused, departures wait";
-                    tracing::error!(%error, reason, "cannot write the journal");
-                }
+                self.failed(error);
                 // Who was on the roll leaves it later; who was to arrive with this group never did.
                 self.owed = group.events;
                 self.owed
@@ -264,6 +263,85 @@ impl Writer {
             tracing::warn!(%error, "cannot keep the roll");
         }
         result.is_ok()
+    }
+
+    /// What was written counts from now on. `continued` are sessions on the roll, and as what they were let in.
+    fn committed(&self, first: u64, events: Vec<Presence>, continued: &[(SessionId, SessionId)]) {
+        {
+            let mut roll = self.shared.roll();
+            for (position, event) in (first..).zip(&events) {
+                roll.apply(position, event);
+            }
+            for (session, origin) in continued {
+                roll.continues(*origin, *session);
+            }
+            self.metrics.online.set(roll.len() as f64);
+        }
+        self.metrics.events.increment(events.len() as u64);
+        self.metrics.bytes.set(self.bytes as f64);
+        if !events.is_empty() {
+            self.shared.tail().push(first, events);
+        }
+        self.shared.last.send_replace(self.position);
+        if !self.shared.writable.swap(true, Ordering::Relaxed) {
+            tracing::info!("the journal can be written again");
+        }
+    }
+
+    fn failed(&self, error: &sqlx::Error) {
+        self.metrics.failures.increment(1);
+        if self.shared.writable.swap(false, Ordering::Relaxed) {
+            let reason = "new sessions are refused, departures wait";
+            tracing::error!(%error, reason, "cannot write the journal");
+        }
+    }
+
+    /// Has sessions leave that others have closed, and arrive again as others. Not refused when the journal is
+    /// full: it then holds one arrival more for each.
+    async fn write_again(&mut self) -> bool {
+        let Some((sessions, _)) = self.again.front() else {
+            return true;
+        };
+        let (mut events, mut continued) = (Vec::new(), Vec::new());
+        {
+            let roll = self.shared.roll();
+            for id in sessions {
+                if !roll.has(*id) {
+                    continue;
+                }
+                let origin = roll.origin(*id);
+                let session = roll.current(origin).expect("invariant: just seen");
+                let again = Session {
+                    id: SessionId::generate(),
+                    ..(**session).clone()
+                };
+                continued.push((again.id, origin));
+                let at = Timestamp::now();
+                let changes = [
+                    (Arc::clone(session), Change::Left(Farewell::InstanceFailed)),
+                    (Arc::new(again), Change::Arrived),
+                ];
+                events.extend(changes.map(|(session, change)| Presence {
+                    session,
+                    change,
+                    at,
+                }));
+            }
+        }
+        let first = self.position + 1;
+        let instance = Arc::clone(&self.shared.instance);
+        if !events.is_empty()
+            && let Err(error) = self.insert(&mut events, &instance).await
+        {
+            self.failed(&error);
+            return false;
+        }
+        self.committed(first, events, &continued);
+        if let Some((_, done)) = self.again.pop_front() {
+            // Whoever asked may have gone away.
+            let _ = done.send(());
+        }
+        true
     }
 
     /// The next group: what is owed, then whole batches as they came.
@@ -323,7 +401,12 @@ impl Writer {
     /// Departures of sessions that are neither on the roll nor about to be are of arrivals refused.
     fn add(&self, group: &mut Group, batch: Vec<Presence>, arrivals: Arrivals) {
         let roll = self.shared.roll();
-        for event in batch {
+        for mut event in batch {
+            if event.change != Change::Arrived
+                && let Some(session) = roll.current(event.session.id)
+            {
+                event.session = Arc::clone(session);
+            }
             let id = event.session.id;
             let keep = match event.change {
                 Change::Arrived => arrivals == Arrivals::Kept && group.arrived.insert(id),

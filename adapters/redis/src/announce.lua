@@ -1,28 +1,31 @@
 -- Appends a batch of one instance to the stream of presence, once, and keeps its part of the roll in step.
 --
 -- KEYS  stream, table of producers, roll, part of the roll, record of the instance (all in one slot)
--- ARGV  instance, producer, position that the sender believes to be here, most entries of the stream (0: all),
---       then for each event: its position, session, row of the roll (empty: the session leaves), occurred_at,
+-- ARGV  instance, its epoch, producer, position that the sender believes to be here, most entries of the stream
+--       (0: all), then for each event: its position, session, row of the roll (empty: the session leaves), occurred_at,
 --       how many fields and values follow, these
 -- Returns the position that is here now, an error if nothing was done because of it, 1 if the part of the roll
 -- is whole (0: some of it was lost), and how many events were appended.
-local known = redis.call('HGET', KEYS[2], ARGV[2]) or '0'
+local known = redis.call('HGET', KEYS[2], ARGV[3]) or '0'
 -- Also sees that the keys are of the right kind: from here on no command can fail halfway.
-local sessions = redis.call('HGET', KEYS[5], 'sessions')
-local whole = tostring(redis.call('HLEN', KEYS[4])) == (sessions or (known == '0' and '0'))
+local record = redis.call('HMGET', KEYS[5], 'epoch', 'sessions')
+if record[1] ~= ARGV[2] then
+  return {known, 'FENCED', 1, 0}
+end
+local whole = tostring(redis.call('HLEN', KEYS[4])) == (record[2] or (known == '0' and '0'))
 redis.call('XLEN', KEYS[1])
 redis.call('HLEN', KEYS[3])
-if tonumber(known) < tonumber(ARGV[3]) then
+if tonumber(known) < tonumber(ARGV[4]) then
   return {known, '', whole and 1 or 0, 0}
 end
 -- The first write of a script is the one that a full Redis refuses.
-local guard = redis.pcall('HSET', KEYS[2], ARGV[2], known)
+local guard = redis.pcall('HSET', KEYS[2], ARGV[3], known)
 if type(guard) == 'table' and guard.err then
   return {known, guard.err, whole and 1 or 0, 0}
 end
 local appended = 0
 local id, at
-local i = 5
+local i = 6
 while i < #ARGV do
   local last = i + 4 + ARGV[i + 4]
   if tonumber(ARGV[i]) > tonumber(known) then
@@ -34,10 +37,10 @@ while i < #ARGV do
       announced = not whole
     end
     if announced then
-      if ARGV[4] == '0' then
+      if ARGV[5] == '0' then
         id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 5, last))
       else
-        id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], '*', unpack(ARGV, i + 5, last))
+        id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, i + 5, last))
       end
       at = ARGV[i + 3]
       appended = appended + 1
@@ -46,10 +49,10 @@ while i < #ARGV do
   end
   i = last + 1
 end
-redis.call('HSET', KEYS[2], ARGV[2], known)
+redis.call('HSET', KEYS[2], ARGV[3], known)
 if id then
   redis.call('HSET', KEYS[3], ARGV[1], id)
-  redis.call('HSET', KEYS[5], 'at', at, 'producer', ARGV[2])
+  redis.call('HSET', KEYS[5], 'at', at)
   if whole then
     redis.call('HSET', KEYS[5], 'sessions', redis.call('HLEN', KEYS[4]))
   end

@@ -1,0 +1,443 @@
+//! Presence on its way to its stream, and the roll that is kept in step with it.
+//!
+//! The script that appends an event changes the part of this instance too and notes the id of the event as that at which
+//! the part is valid. A disconnect is appended only if its session is on the roll: so whoever ended it first has the only
+//! word.
+
+use std::sync::Arc;
+
+use metrics::{Counter, counter, describe_counter};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError};
+use rollcall_domain::event::{self, Fields};
+use rollcall_domain::identity::{SessionId, Timestamp};
+use rollcall_domain::ports::EventLog;
+use rollcall_domain::presence::{Change, Journal, Noted, Online, Presence};
+use tokio::sync::watch;
+
+use crate::Config;
+use crate::lease::{Held, Keeper};
+use crate::relay::{Carried, Passage, Trouble};
+use crate::roll::{Keys, Row};
+use crate::script::{Script, Target};
+
+static APPEND: Script = Script::new(include_str!("announce.lua"));
+static REBUILD: Script = Script::new(include_str!("rebuild.lua"));
+static ADOPT: Script = Script::new(include_str!("adopt.lua"));
+static RESTORE: Script = Script::new(include_str!("restore.lua"));
+
+/// Sessions of one script call, where not `redis.batch` says.
+const STEP: usize = 256;
+
+/// From the journal of presence to its stream.
+pub(crate) struct Presences {
+    journal: Arc<dyn Journal>,
+    extended: bool,
+    config: Config,
+    keys: Keys,
+    instance: String,
+    target: Target,
+    /// The lease as it comes and goes, and who to tell that it is over.
+    leases: watch::Receiver<Held>,
+    doubted: watch::Sender<String>,
+    held: Held,
+    /// The epoch up to which nobody has closed sessions that are not announced anew.
+    settled: String,
+    /// The epoch that was found to be over.
+    over: Option<String>,
+    /// No later event of this instance may have an earlier time; only after others closed sessions of it does
+    /// this count.
+    floor: Timestamp,
+    /// The part of the roll is made anew, and whole when this position is reached.
+    rebuilding: Option<u64>,
+    /// The part is to be made anew when there is nothing else to do.
+    gapped: bool,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    skipped: Counter,
+    rebuilt: Counter,
+    reannounced: Counter,
+}
+
+impl Presences {
+    pub(crate) fn new(
+        config: Config,
+        journal: Arc<dyn Journal>,
+        extended: bool,
+        keeper: &Keeper,
+    ) -> Self {
+        describe_counter!(
+            "rollcall_sessions_reannounced_total",
+            "Live sessions announced again since others had closed them"
+        );
+        describe_counter!(
+            "rollcall_relay_events_skipped_total",
+            "Disconnects not relayed since the session was off the roll already"
+        );
+        describe_counter!(
+            "rollcall_roll_rebuilt_total",
+            "Times the roll in Redis was made anew from the journal"
+        );
+        Self {
+            extended,
+            keys: Keys::new(&config.prefix),
+            instance: journal.instance().to_owned(),
+            target: Target::new(&config, &*journal),
+            leases: keeper.held(),
+            doubted: keeper.doubted(),
+            held: Held::default(),
+            settled: String::new(),
+            over: None,
+            floor: Timestamp(0),
+            rebuilding: None,
+            gapped: false,
+            metrics: Metrics {
+                skipped: counter!("rollcall_relay_events_skipped_total"),
+                rebuilt: counter!("rollcall_roll_rebuilt_total"),
+                reannounced: counter!("rollcall_sessions_reannounced_total"),
+            },
+            journal,
+            config,
+        }
+    }
+
+    fn append(&self, after: u64, noted: &[Noted]) -> Cmd {
+        let mut call = APPEND.call();
+        let (keys, instance) = (&self.keys, &*self.instance);
+        call.arg(5)
+            .arg(&self.target.stream)
+            .arg(&self.target.producers)
+            .arg(keys.roll())
+            .arg(keys.part(instance))
+            .arg(keys.record(instance));
+        call.arg(instance)
+            .arg(&self.held.epoch)
+            .arg(&self.target.producer)
+            .arg(after)
+            .arg(self.config.max_stream_length);
+        for Noted {
+            position,
+            instance,
+            presence,
+        } in noted
+        {
+            let session = &presence.session;
+            call.arg(*position).arg(session.id.to_string());
+            match presence.change {
+                Change::Arrived => call.arg(Row::new(session, presence.at, instance).text()),
+                Change::Left(_) => call.arg(""),
+            };
+            add_event(&mut call, presence, instance, self.extended);
+        }
+        call
+    }
+
+    /// Sessions whose arrival the journal and the stream have both lost, as if they arrived now.
+    async fn restore(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        lost: std::ops::Range<u64>,
+    ) -> Result<u64, RedisError> {
+        let mut online = self.journal.snapshot().online;
+        online.retain(|(position, _)| lost.contains(position));
+        let mut restored = 0;
+        for step in online.chunks(STEP) {
+            let mut call = RESTORE.call();
+            self.add_keys(&mut call);
+            call.arg(self.config.max_stream_length);
+            for (_, Online { session, since }) in step {
+                let mut presence = Presence {
+                    session: Arc::clone(session),
+                    change: Change::Arrived,
+                    at: *since,
+                };
+                lift(&mut self.floor, &mut presence);
+                call.arg(session.id.to_string());
+                call.arg(Row::new(session, presence.at, &self.instance).text());
+                add_event(&mut call, &presence, &self.instance, self.extended);
+            }
+            restored += call.query_async::<u64>(redis).await?;
+        }
+        Ok(restored)
+    }
+
+    /// The lease, once there is another than the one that is over.
+    async fn lease(&mut self) -> Held {
+        let (producer, over) = (self.journal.producer(), self.over.take());
+        let is_good = |held: &Held| {
+            let epoch = &held.epoch;
+            held.producer == producer && !epoch.is_empty() && over.as_ref() != Some(epoch)
+        };
+        let held = self.leases.wait_for(is_good).await.ok();
+        let Some(held) = held.map(|held| held.clone()) else {
+            // The keeper has ended, so this is about to.
+            return std::future::pending().await;
+        };
+        held
+    }
+
+    fn fenced(&mut self) -> Trouble {
+        self.over = Some(self.held.epoch.clone());
+        self.doubted.send_replace(self.held.epoch.clone());
+        Trouble::Fenced
+    }
+
+    /// Has sessions arrive again that others have closed, though they are alive.
+    async fn reannounce(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<(), Trouble> {
+        let online = self.journal.snapshot().online.into_iter();
+        let mut announced: Vec<SessionId> = online
+            .filter(|(arrival, _)| *arrival <= position)
+            .map(|(_, online)| online.session.id)
+            .collect();
+        if announced.is_empty() || !self.is_whole(redis, position).await? {
+            // Nobody can have been closed, or the part is made anew.
+            return Ok(());
+        }
+        for step in announced.chunks_mut(STEP) {
+            let mut call = redis::cmd("HMGET");
+            call.arg(self.keys.part(&self.instance));
+            for session in step.iter() {
+                call.arg(session.to_string());
+            }
+            let rows: Vec<Option<String>> = call.query_async(redis).await?;
+            let closed = step.iter().zip(rows).filter(|(_, row)| row.is_none());
+            let closed: Vec<SessionId> = closed.map(|(session, _)| *session).collect();
+            if !closed.is_empty() {
+                self.metrics.reannounced.increment(closed.len() as u64);
+                tracing::warn!(
+                    sessions = closed.len(),
+                    "others have closed sessions that are alive: they are announced anew"
+                );
+                self.journal.reannounce(closed).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the part has all that was announced and not taken back.
+    async fn is_whole(
+        &self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<bool, RedisError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HLEN").arg(self.keys.part(&self.instance));
+        pipeline.cmd("HGET").arg(self.keys.record(&self.instance));
+        pipeline.arg("sessions");
+        let (sessions, expected): (u64, Option<String>) = pipeline.query_async(redis).await?;
+        Ok(match expected {
+            Some(expected) => expected == sessions.to_string(),
+            None => position == 0,
+        })
+    }
+
+    /// Takes along what this producer has of the roll under an earlier name of the instance.
+    async fn adopt(&self, redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let keys = &self.keys;
+        let instances: Vec<String> = Cmd::hkeys(keys.roll()).query_async(redis).await?;
+        for earlier in instances {
+            let producer: Option<String> = Cmd::hget(keys.record(&earlier), "producer")
+                .query_async(redis)
+                .await?;
+            if earlier == self.instance || producer.as_ref() != Some(&self.target.producer) {
+                continue;
+            }
+            let mut call = ADOPT.call();
+            call.arg(5).arg(keys.roll());
+            call.arg(keys.part(&earlier)).arg(keys.record(&earlier));
+            call.arg(keys.part(&self.instance))
+                .arg(keys.record(&self.instance));
+            call.arg(&earlier)
+                .arg(&self.instance)
+                .arg(&self.target.producer);
+            call.query_async::<u64>(redis).await?;
+            tracing::info!(
+                earlier,
+                "sessions on the roll are those of this instance now"
+            );
+        }
+        Ok(())
+    }
+
+    /// Begins to make the part of the roll anew: it becomes what the journal's roll is now, and true when the
+    /// stream has come as far.
+    async fn rebuild(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        reached: u64,
+    ) -> Result<(), RedisError> {
+        // Who arrived later is yet to be announced.
+        let mut snapshot = self.journal.snapshot();
+        snapshot.online.retain(|(arrival, _)| *arrival <= reached);
+        tracing::warn!(
+            sessions = snapshot.online.len(),
+            "the roll in redis is made anew"
+        );
+        self.metrics.rebuilt.increment(1);
+        self.rebuild_step(redis, "begin", &[]).await?;
+        for step in snapshot.online.chunks(STEP) {
+            self.rebuild_step(redis, "add", step).await?;
+        }
+        self.rebuilding = Some(snapshot.position);
+        self.gapped = false;
+        Ok(())
+    }
+
+    async fn rebuild_step(
+        &self,
+        redis: &mut MultiplexedConnection,
+        step: &str,
+        online: &[(u64, Online)],
+    ) -> Result<(), RedisError> {
+        let mut call = REBUILD.call();
+        self.add_keys(&mut call);
+        call.arg(step);
+        for (_, Online { session, since }) in online {
+            call.arg(session.id.to_string());
+            call.arg(Row::new(session, *since, &self.instance).text());
+        }
+        call.query_async(redis).await
+    }
+
+    /// Ends what [`Presences::rebuild`] began, if it is time.
+    async fn complete(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        reached: u64,
+    ) -> Result<(), RedisError> {
+        if self.rebuilding.is_some_and(|position| reached >= position) {
+            self.rebuild_step(redis, "end", &[]).await?;
+            self.rebuilding = None;
+        }
+        Ok(())
+    }
+
+    fn add_keys(&self, call: &mut Cmd) {
+        call.arg(4)
+            .arg(&self.target.stream)
+            .arg(self.keys.roll())
+            .arg(self.keys.part(&self.instance))
+            .arg(self.keys.record(&self.instance))
+            .arg(&self.instance)
+            .arg(&self.held.epoch);
+    }
+}
+
+/// Moves an event behind the last one, if it is not.
+fn lift(floor: &mut Timestamp, presence: &mut Presence) {
+    presence.at = presence.at.max(floor.next());
+    *floor = presence.at;
+}
+
+/// Adds when it was, how many fields and values there are, and these.
+fn add_event(call: &mut Cmd, presence: &Presence, instance: &str, extended: bool) {
+    call.arg(presence.at.0);
+    let fields: Fields = event::presence(presence, instance, extended);
+    call.arg(2 * fields.len());
+    for (name, value) in &fields {
+        call.arg(name.as_bytes()).arg(value.as_bytes());
+    }
+}
+
+impl Passage for Presences {
+    fn log(&self) -> &dyn EventLog {
+        &*self.journal
+    }
+
+    async fn open(&mut self, redis: &mut MultiplexedConnection) -> Result<u64, Trouble> {
+        for script in [&APPEND, &REBUILD, &RESTORE, &ADOPT] {
+            script.load(redis).await?;
+        }
+        self.rebuilding = None;
+        self.held = self.lease().await;
+        let position = self.target.find_position(redis, &*self.journal).await?;
+        if self.held.producer != self.journal.producer() {
+            return Err(self.fenced());
+        }
+        self.adopt(redis).await?;
+        let at: Option<u64> = Cmd::hget(self.keys.record(&self.instance), "at")
+            .query_async(redis)
+            .await?;
+        self.floor = Timestamp(at.unwrap_or(0));
+        if self.held.epoch != self.settled && self.held.before != self.settled {
+            self.reannounce(redis, position).await?;
+        }
+        self.settled.clone_from(&self.held.epoch);
+        Ok(position)
+    }
+
+    async fn carry(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<Option<Carried>, Trouble> {
+        let limit = self.config.batch * self.config.pipeline;
+        let mut noted = self.journal.read_changes(position, limit).await?;
+        let (Some(first), Some(last)) = (noted.first(), noted.last()) else {
+            return Ok(None);
+        };
+        let (first, last) = (first.position, last.position);
+        let missing = first - position - 1;
+        if missing > 0 {
+            let restored = self.restore(redis, position + 1..first).await?;
+            tracing::warn!(missing, restored, "sessions of lost events are announced");
+            self.gapped = true;
+        }
+        for noted in &mut noted {
+            lift(&mut self.floor, &mut noted.presence);
+        }
+        let mut pipeline = Pipeline::with_capacity(noted.len().div_ceil(self.config.batch));
+        let mut after = position;
+        for batch in noted.chunks(self.config.batch) {
+            pipeline.add_command(self.append(after, batch));
+            after = batch.last().map_or(after, |noted| noted.position);
+        }
+        let reports: Vec<(u64, String, bool, u64)> = pipeline.query_async(redis).await?;
+        let reached = reports.last().map_or(position, |report| report.0);
+        let appended = reports.iter().map(|report| report.3).sum();
+        self.metrics
+            .skipped
+            .increment(reached.saturating_sub(position + missing + appended));
+        let whole = reports.iter().all(|report| report.2);
+        let mut failures = reports.into_iter().map(|report| report.1);
+        let failure = failures.find(|failure| !failure.is_empty());
+        if failure.as_deref() == Some("FENCED") {
+            return Err(self.fenced());
+        }
+        let carried = Carried {
+            last,
+            missing,
+            reached,
+            appended,
+            failure,
+        };
+        if !whole && self.rebuilding.is_none() {
+            self.rebuild(redis, reached).await?;
+        }
+        self.complete(redis, reached).await?;
+        Ok(Some(carried))
+    }
+
+    async fn tend(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        position: u64,
+    ) -> Result<(), Trouble> {
+        let known = self.target.position(redis).await?;
+        if known != position {
+            return Err(Trouble::Lost);
+        }
+        let whole = self.is_whole(redis, known).await?;
+        if (!whole || self.gapped) && self.rebuilding.is_none() {
+            self.rebuild(redis, position).await?;
+        }
+        self.complete(redis, position).await?;
+        Ok(())
+    }
+}
