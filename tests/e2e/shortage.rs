@@ -91,6 +91,13 @@ fn beyond_the_memory_mark_nobody_new_is_let_in() {
         client.expect_end();
     }
     assert_eq!(world.counter(REFUSED, "memory_short"), 2.0);
+    // Nor is much read of what strangers send.
+    let hello = Hello::of(&thing, "c").five();
+    let large = hello.will("channels", &[7; 10_000], 0, false).bytes();
+    let mut client = Client::open(world.mqtt(), true);
+    client.send(&large[..100]);
+    assert_eq!(client.connack().code, 0x95);
+    client.expect_end();
     assert_eq!(world.counter(SHORT, ""), 1.0);
     assert!(world.counter("rollcall_mqtt_memory_bytes", "") > 1024.0);
     let (status, body) = world.http("/readyz");

@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) connections: AtomicUsize,
     pub(crate) sessions: AtomicUsize,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) board: Board,
     pub(crate) metrics: Metrics,
     homes: RandomState,
@@ -258,8 +258,8 @@ impl Front {
             .map_err(StartError::Worker)?;
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let now = std::time::Instant::now();
-        let counts = Counts::new(&config.limits, workers, now);
-        runtime.spawn(Memory::watch(Arc::downgrade(&counts.memory)));
+        let counts = Arc::new(Counts::new(&config.limits, workers, now));
+        runtime.spawn(Counts::watch(Arc::downgrade(&counts)));
         let shared = Arc::new(Shared {
             listeners: Arc::clone(&listeners),
             session_queue_bytes: bytes(config.session_queue_bytes),

@@ -8,7 +8,7 @@ pub(crate) mod queues;
 mod table;
 pub(crate) mod things;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -127,7 +127,29 @@ pub(crate) struct Counts {
     pub(crate) things: Arc<Things>,
 }
 
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// After so many looks records that say nothing any more are forgotten.
+const PURGE: u32 = 60;
+
 impl Counts {
+    /// Keeps `counts` true, as long as they are there.
+    pub(crate) async fn watch(counts: Weak<Self>) {
+        for look in 1u32.. {
+            tokio::time::sleep(LOOK).await;
+            let Some(counts) = counts.upgrade() else {
+                return;
+            };
+            counts.memory.look();
+            if look % PURGE == 0 {
+                let now = Instant::now();
+                counts.addresses.purge(now);
+                counts.logins.purge(now);
+                counts.things.purge(now);
+            }
+        }
+    }
+
     pub(crate) fn new(limits: &Limits, workers: usize, start: Instant) -> Self {
         let patience = Patience {
             allowed: limits.failed_logins,

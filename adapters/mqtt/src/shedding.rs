@@ -4,7 +4,7 @@
 //! told (0x97), or finds no session when it comes back. So nothing that was acknowledged is lost in
 //! silence, publishers are not held up by those who do not read, and who reads loses nothing.
 
-use crate::connection::Stage;
+use crate::connection::{Connection, Stage};
 use crate::inbox::Mail;
 use crate::outbox::TURN_BYTES;
 use crate::worker::Worker;
@@ -12,7 +12,20 @@ use crate::worker::Worker;
 /// With more unread than this a client is slow: more than one turn brings to one that keeps up.
 const SLOW: usize = TURN_BYTES + 64 * 1024;
 
+/// A CONNECT that is as long as most: ids, a key, a short will.
+const PLAIN_CONNECT: u32 = 8 * 1024;
+
 impl Worker {
+    /// The largest packet at this moment: strangers are given less room while memory is short.
+    #[inline]
+    pub(crate) fn limit_now(&self, connection: &Connection) -> u32 {
+        let most = self.limit(connection);
+        if connection.protocol.is_none() && self.shared.counts.memory.is_short() {
+            return most.min(PLAIN_CONNECT);
+        }
+        most
+    }
+
     /// How much of QoS 0 a client may leave unread in this turn.
     pub(crate) fn tighten(&mut self) {
         let most = self.shared.session_queue_bytes;

@@ -467,7 +467,7 @@ impl Worker {
                 continue;
             }
             let protocol = connection.protocol;
-            let limit = self.limit(connection);
+            let limit = self.limit_now(connection);
             let (packet, len) = match codec::decode(&input[done..], protocol, limit) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,

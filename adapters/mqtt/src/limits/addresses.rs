@@ -82,6 +82,10 @@ impl Addresses {
         }
     }
 
+    pub(crate) fn purge(&self, now: Instant) {
+        self.table.purge(self.table.nanos(now));
+    }
+
     /// Takes a place for a connection, as soon as it is known where that comes from: what a PROXY header
     /// says counts, rather than the proxy. `None` if there is no limit to count for.
     ///

@@ -73,6 +73,11 @@ impl Logins {
         }
     }
 
+    pub(crate) fn purge(&self, now: Instant) {
+        let purged = self.table.purge(self.table.nanos(now));
+        self.suspects.fetch_sub(purged as isize, Ordering::Relaxed);
+    }
+
     fn is_quiet(&self) -> bool {
         self.suspects.load(Ordering::Relaxed) <= 0
     }
@@ -217,6 +222,11 @@ mod tests {
         assert_eq!(door.fail(1, "lamp", 1.1), 1000);
         // Quiet for a while, and it is forgotten.
         assert_eq!(door.fail(1, "lamp", 62.0), 0);
+        assert!(!door.logins.is_quiet());
+        door.logins.purge(door.at(121.0));
+        assert!(!door.logins.is_quiet());
+        door.logins.purge(door.at(122.0));
+        assert!(door.logins.is_quiet());
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! Memory: beyond a mark nothing new is taken on, before the kernel ends the process and everybody with it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use metrics::Gauge;
@@ -11,8 +9,6 @@ use serde::{Deserialize, Deserializer};
 
 use crate::metrics::level;
 
-/// How often the process is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Work is taken on again below this part of the mark, in percent: otherwise it would flicker around it.
 const RELIEF: u64 = 95;
 
@@ -94,18 +90,8 @@ impl Memory {
         self.short.load(Ordering::Relaxed)
     }
 
-    /// Looks at the process now and then, as long as `memory` is there.
-    pub(crate) async fn watch(memory: Weak<Self>) {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            match memory.upgrade() {
-                Some(memory) => memory.look(),
-                None => return,
-            }
-        }
-    }
-
-    fn look(&self) {
+    /// Looks at the process.
+    pub(crate) fn look(&self) {
         let status = std::fs::read_to_string("/proc/self/status");
         if let Some(used) = status.ok().as_deref().and_then(resident) {
             self.note(used);

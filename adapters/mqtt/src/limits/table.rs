@@ -92,12 +92,35 @@ impl<K: Hash + Eq, V: Record> Table<K, V> {
     }
 }
 
+impl<K: Hash + Eq, V: Record> Table<K, V> {
+    /// Forgets records that say nothing any more. Returns how many.
+    pub(crate) fn purge(&self, now: Nanos) -> usize {
+        let mut purged = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock().expect("invariant: no panic under the lock");
+            let before = shard.records.len();
+            shard.forget_blank(now);
+            purged += before - shard.records.len();
+            shard.records.shrink_to(before);
+            shard.most = shard.held() + IDLE;
+        }
+        purged
+    }
+}
+
 impl<K: Hash + Eq, V: Record> Shard<K, V> {
-    fn make_room(&mut self, now: Nanos) {
+    fn forget_blank(&mut self, now: Nanos) {
         self.records
             .retain(|_, record| record.is_held() || !record.is_blank(now));
-        let held = self.records.values().filter(|it| it.is_held()).count();
-        if self.records.len() - held > IDLE / 2 {
+    }
+
+    fn held(&self) -> usize {
+        self.records.values().filter(|it| it.is_held()).count()
+    }
+
+    fn make_room(&mut self, now: Nanos) {
+        self.forget_blank(now);
+        if self.records.len() - self.held() > IDLE / 2 {
             let mut stays = false;
             self.records.retain(|_, record| {
                 stays = !stays;
@@ -137,6 +160,9 @@ mod tests {
         }
         for key in 1_000..500_000 {
             records += table.change(key, key, |note| note.blank_at = Nanos::MAX).1;
+            if key % 10_000 == 0 {
+                assert_eq!(table.purge(key), 0);
+            }
         }
         let kept: usize = table
             .shards
@@ -146,6 +172,20 @@ mod tests {
         assert_eq!(kept as isize, records);
         assert!(kept <= 1_000 + SHARDS * IDLE, "{kept}");
         assert!((0..1_000).all(|key| table.look(&key, |note| note.held) == Some(true)));
+    }
+
+    #[test]
+    fn what_has_become_blank_is_purged() {
+        let table = Table::<u64, Note>::new(Instant::now());
+        for key in 0..100 {
+            table.change(key, 0, |note| note.blank_at = key);
+        }
+        table.change(1000, 0, |note| note.held = true);
+        // The first was blank from the beginning.
+        assert_eq!(table.purge(49), 49);
+        assert_eq!(table.purge(49), 0);
+        assert_eq!(table.purge(Nanos::MAX), 50);
+        assert_eq!(table.look(&1000, |note| note.held), Some(true));
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl Things {
         }
     }
 
+    pub(crate) fn purge(&self, now: Instant) {
+        self.table.purge(self.table.nanos(now));
+    }
+
     /// Counts a connection; one that takes another over is not one more. `None` if nothing is limited.
     ///
     /// # Errors
