@@ -7,13 +7,14 @@ use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Change, Farewell, Presence, Protocol};
 use rollcall_domain::topic::SubscriptionFilter;
 
+use crate::agenda::Timer;
 use crate::codec::{self, DisconnectProperties, Fault};
 use crate::connection::{Stage, Will};
 use crate::packet::Disconnect;
 use crate::reason;
 use crate::session::{Expiry, Testament};
 use crate::timers::ticks;
-use crate::worker::{Flow, Timer, Worker};
+use crate::worker::{Flow, Worker};
 
 impl Worker {
     /// Ends a connection, whatever stage it is in. Whoever was admitted leaves the roll, once.

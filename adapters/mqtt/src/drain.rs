@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rollcall_domain::presence::Farewell;
 
+use crate::agenda::Timer;
 use crate::connection::Stage;
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 /// Those who are still to go.
 pub(crate) struct Drain {

@@ -7,6 +7,7 @@ use rollcall_domain::presence::Protocol;
 use rollcall_domain::sessions::Change;
 use rollcall_domain::topic::TopicName;
 
+use crate::agenda::Timer;
 use crate::codec::{self, OutgoingPublish};
 use crate::connection::{Memo, Standing};
 use crate::delivery::Origin;
@@ -16,7 +17,7 @@ use crate::principal::{Deed, Finding};
 use crate::reason;
 use crate::router::Route;
 use crate::timers::ticks;
-use crate::worker::{Flow, Timer, Worker};
+use crate::worker::{Flow, Worker};
 
 /// How long a client that may not publish on a topic is told so without asking again.
 const DENIAL_HOLDS: Duration = Duration::from_secs(1);

@@ -126,9 +126,11 @@ impl Worker {
                 continue;
             };
             connection.held = false;
+            let before = connection.outbox.len();
             let written = connection
                 .outbox
                 .write_backlog(&mut connection.transport, ticket);
+            self.tally.bytes_sent += (before - connection.outbox.len()) as u64;
             self.on_written(token, written);
         }
     }

@@ -6,6 +6,7 @@
 //! [`delivery`] what is sent to it, [`revocation`] takes away what others say, [`departure`] sees it out.
 
 mod admission;
+mod agenda;
 mod aliases;
 mod certificates;
 pub mod codec;

@@ -111,7 +111,11 @@ impl Refusal {
     pub(crate) const fn may_be_met_elsewhere(self) -> bool {
         matches!(
             self,
-            Self::TooManySessions | Self::JournalFull | Self::JournalFailed | Self::ShuttingDown
+            Self::TooManySessions
+                | Self::JournalFull
+                | Self::JournalFailed
+                | Self::StoreFailed
+                | Self::ShuttingDown
         )
     }
 

@@ -12,6 +12,7 @@ use rollcall_domain::things::Actions;
 use rollcall_domain::topic::{SubscriptionFilter, TopicName};
 
 use crate::admission::Hold;
+use crate::agenda::Timer;
 use crate::front::Shared;
 use crate::message::Message;
 use crate::packet::QoS;
@@ -21,7 +22,7 @@ use crate::router::{Terms, Via};
 use crate::session::{ClientKey, Expiry, Session, Testament};
 use crate::timers::{Tick, ticks};
 use crate::window::{Flight, Queued, Window};
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 /// Questions that one CONNECT has open at a time.
 const QUESTIONS: u16 = 32;

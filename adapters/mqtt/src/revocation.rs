@@ -13,6 +13,7 @@ use rollcall_domain::presence::{Farewell, Kick, Kicked, Whom};
 use rollcall_domain::things::Actions;
 use rollcall_domain::topic::{SubscriptionFilter, TopicName};
 
+use crate::agenda::Timer;
 use crate::connection::Standing;
 use crate::gate::{Answered, Asker, Question};
 use crate::message::Message;
@@ -20,7 +21,7 @@ use crate::principal::Principal;
 use crate::reason;
 use crate::session::Session;
 use crate::timers::ticks;
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 /// How long to leave the things service alone that could not say whether something was revoked.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);

@@ -10,10 +10,11 @@ use rollcall_domain::access::{Action, Credentials, Revoked, Verdict};
 use rollcall_domain::identity::ChannelId;
 use rollcall_domain::things::Actions;
 
+use crate::agenda::Timer;
 use crate::principal::Principal;
 use crate::revocation::channel_of_filter;
 use crate::timers::ticks;
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 const PAUSE: Duration = Duration::from_secs(1);
 

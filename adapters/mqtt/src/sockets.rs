@@ -8,12 +8,13 @@ use std::time::Duration;
 use mio::Token;
 use rollcall_domain::presence::{Farewell, Peer};
 
+use crate::agenda::Timer;
 use crate::codec;
 use crate::connection::Connection;
 use crate::inbox::{Guest, Mail};
 use crate::timers::ticks;
 use crate::transport::{Fault, Socket, Transport};
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 /// What one read takes at most; each worker has one such buffer.
 pub(crate) const READ_BYTES: usize = 128 * 1024;

@@ -13,6 +13,7 @@ use rollcall_domain::presence::Protocol;
 use rollcall_domain::topic::{TopicFilter, TopicName};
 use serde::Deserialize;
 
+use crate::agenda::Timer;
 use crate::codec::{self, OutgoingPublish};
 use crate::config::one_or_many;
 use crate::delivery::Origin;
@@ -21,7 +22,7 @@ use crate::message::Message;
 use crate::metrics::Tally;
 use crate::packet::{PublishProperties, QoS};
 use crate::timers::ticks;
-use crate::worker::{Timer, Worker};
+use crate::worker::Worker;
 
 /// What can be set about it (`[mqtt.sys]`).
 #[derive(Clone, Debug, Deserialize)]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rollcall_domain::presence::Farewell;
 
+use crate::agenda::Timer;
 use crate::limits::RateAction;
 use crate::packet::{Connect, Publish};
 use crate::reason::{self, Refusal};
 use crate::timers::ticks;
-use crate::worker::{Flow, Timer, Worker};
+use crate::worker::{Flow, Worker};
 
 impl Worker {
     /// Takes a place among the connections of an address, as soon as it is known: with a PROXY header that is
