@@ -31,6 +31,7 @@ mod proxy;
 mod redis_server;
 mod relay;
 mod rest;
+mod retained;
 mod revocation;
 mod roll;
 mod script;

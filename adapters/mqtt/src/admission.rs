@@ -376,6 +376,7 @@ impl Worker {
         self.greet_back(slot, token, connect, present);
         if present {
             self.catch_up(slot);
+            self.replay(slot);
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     pub(crate) aliases: Vec<Option<Arc<str>>>,
     /// What the client is told, if it takes aliases.
     pub(crate) outgoing_aliases: Option<Box<Aliases>>,
+    /// Retained messages follow when the client has read what is there.
+    pub(crate) replays: bool,
     /// Its session is a member of groups, which look at what it leaves unread.
     pub(crate) shares: bool,
     pub(crate) memo: Option<Box<Memo>>,
@@ -148,6 +150,7 @@ impl Connection {
             wants_reasons: true,
             aliases: Vec::new(),
             outgoing_aliases: None,
+            replays: false,
             shares: false,
             memo: None,
             seat: None,

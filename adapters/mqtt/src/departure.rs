@@ -1,5 +1,6 @@
 //! Every way a connection ends, and what is left of its session.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -194,6 +195,7 @@ impl Worker {
         }
         let session = &mut self.sessions[slot];
         session.window = crate::window::Window::new();
+        session.replays = VecDeque::new();
         session.received = Vec::new();
         session.resumable = false;
         session.overflowed = false;

@@ -33,6 +33,7 @@ mod pending;
 mod principal;
 mod proxy;
 mod reason;
+mod replaying;
 mod restoring;
 mod retained;
 mod revocation;

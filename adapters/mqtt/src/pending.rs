@@ -262,6 +262,9 @@ impl Worker {
             Acked::Unknown => {}
         }
         self.note_gone(slot);
+        if self.connections[token].replays {
+            self.replay(slot);
+        }
         self.tell_room(slot);
         Flow::Next
     }

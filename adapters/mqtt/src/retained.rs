@@ -38,7 +38,7 @@ struct Kept {
 
 /// A topic with NUL, which no topic holds, in place of `/`: a topic is followed by all that is below it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Branch(Arc<[u8]>);
+pub(crate) struct Branch(Arc<[u8]>);
 
 /// There is no room for one more retained message.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,31 +137,49 @@ impl Retained {
         }
     }
 
-    /// All messages for `filter` that have not expired, in the order of their topics.
-    pub(crate) fn matching(&self, filter: TopicFilter<'_>, now: Instant) -> Vec<Arc<Message>> {
+    /// Messages for `filter` that have not expired, in the order of their topics, from behind `after` on: so
+    /// many, or fewer if they come to more than `bytes`, but at least one if there is any. Also where to go
+    /// on, `None` if that was all.
+    pub(crate) fn matching(
+        &self,
+        filter: TopicFilter<'_>,
+        after: Option<&Branch>,
+        now: Instant,
+        count: usize,
+        bytes: usize,
+    ) -> (Vec<Arc<Message>>, Option<Branch>) {
         let levels: Vec<&[u8]> = filter.as_str().split('/').map(str::as_bytes).collect();
         let kept = self
             .kept
             .read()
             .expect("invariant: no panic under the lock");
-        let from = |start: &[u8]| {
-            let bounds = (Bound::Included(start), Bound::Unbounded);
+        let from = |start: Bound<&[u8]>| {
+            let bounds = (start, Bound::Unbounded);
             kept.messages.range::<[u8], _>(bounds)
         };
         let fixed = levels.iter().take_while(|level| !is_wildcard(level));
         let fixed: Vec<&[u8]> = fixed.copied().collect();
-        let mut rest = from(&fixed.join(&0));
-        let mut found = Vec::new();
+        let mut rest = match after {
+            None => from(Bound::Included(&fixed.join(&0))),
+            Some(branch) => from(Bound::Excluded(&branch.0)),
+        };
+        let (mut found, mut size) = (Vec::new(), 0);
         while let Some((branch, message)) = rest.next() {
             match branch.hold_against(&levels) {
                 Step::Found if message.is_expired(now) => {}
-                Step::Found => found.push(Arc::clone(message)),
+                Step::Found => {
+                    found.push(Arc::clone(message));
+                    size += message.len();
+                    if found.len() >= count || size >= bytes {
+                        return (found, Some(branch.clone()));
+                    }
+                }
                 Step::Next => {}
-                Step::Leap(to) => rest = from(&to),
+                Step::Leap(to) => rest = from(Bound::Included(&to)),
                 Step::End => break,
             }
         }
-        found
+        (found, None)
     }
 
     /// Forgets expired messages, not too many at a time. Returns how many.
@@ -322,9 +340,18 @@ mod tests {
 
     fn found(retained: &Retained, filter: &str, now: Instant) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        let found = retained.matching(filter, now);
-        let topics = found.iter().map(|it| it.publish().topic.to_owned());
-        topics.collect()
+        let mut topics = Vec::new();
+        let mut after = None;
+        loop {
+            // Never more than two at a time.
+            let (found, next) = retained.matching(filter, after.as_ref(), now, 2, 200);
+            assert!(found.len() <= 2 && (next.is_none() || !found.is_empty()));
+            topics.extend(found.iter().map(|it| it.publish().topic.to_owned()));
+            after = next;
+            if after.is_none() {
+                return topics;
+            }
+        }
     }
 
     #[test]

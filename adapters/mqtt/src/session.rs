@@ -1,5 +1,6 @@
 //! A session: what outlives a connection, and what is found again by the next one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::groups::Availability;
 use crate::message::Message;
 use crate::packet::QoS;
 use crate::principal::Principal;
+use crate::replaying::Replay;
 use crate::router::Terms;
 use crate::window::Window;
 
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     /// Few, as a rule: a list is smaller than a map, and in order.
     pub(crate) subscriptions: Vec<(Box<str>, Terms)>,
     pub(crate) window: Window,
+    /// Subscriptions whose retained messages are not all sent yet.
+    pub(crate) replays: VecDeque<Replay>,
     /// What of its queue is counted among what waits.
     pub(crate) counted: usize,
     /// Messages that `$SYS` knows to wait.
@@ -87,6 +91,7 @@ impl Session {
             departures: 0,
             subscriptions: Vec::new(),
             window: Window::new(),
+            replays: VecDeque::new(),
             counted: 0,
             counted_messages: 0,
             received: Vec::new(),

@@ -9,8 +9,8 @@ use crate::codec;
 use crate::packet::{RetainHandling, Subscribe, Subscription, Unsubscribe};
 use crate::principal::{Deed, Finding};
 use crate::reason;
-use crate::router::{Terms, Via};
-use crate::window::Queued;
+use crate::replaying::Replay;
+use crate::router::Terms;
 use crate::worker::{Flow, Worker};
 
 /// Questions that one SUBSCRIBE has open at a time.
@@ -53,7 +53,6 @@ impl Worker {
 
         let mut codes = Vec::with_capacity(decisions.len());
         let identifier = subscribe.subscription_identifier.and_then(NonZeroU32::new);
-        let mut retained = Vec::new();
         for (subscription, decision) in &decisions {
             let code = match decision {
                 Decision::Granted => {
@@ -67,7 +66,7 @@ impl Worker {
                     };
                     match self.add_subscription(slot, subscription.filter, terms) {
                         Some(new) => {
-                            self.collect_retained(subscription, new, &terms, &mut retained);
+                            self.replay_for(slot, subscription, new, &terms);
                             subscription.qos as u8
                         }
                         None => reason::QUOTA_EXCEEDED,
@@ -97,13 +96,7 @@ impl Worker {
         self.reply_within(token, |out, all| {
             codec::suback(out, protocol, id, &codes, why.filter(|_| all));
         });
-        for queued in retained {
-            if self.sessions[slot].overflowed {
-                break;
-            }
-            let queued = self.note_waiting(slot, queued);
-            self.send_message(slot, queued);
-        }
+        self.replay(slot);
         Flow::Next
     }
 
@@ -136,6 +129,7 @@ impl Worker {
         let new = known.is_none();
         if let Some(known) = known {
             *known = terms;
+            self.forget_replay(slot, filter);
         } else if session.subscriptions.len() < self.shared.config.max_subscriptions
             && !self.shared.counts.memory.is_short()
         {
@@ -163,38 +157,31 @@ impl Worker {
         let me = self.session_ref(slot);
         let filter = SubscriptionFilter::parse(filter).expect("invariant: granted");
         self.shared.router.unsubscribe(filter, me);
+        self.forget_replay(slot, filter.as_str());
         if filter.share().is_some() {
             self.share_queue(slot, Some(filter.as_str()));
         }
     }
 
-    /// Retained messages for a subscription; those in groups get none [MQTT5-4.8.2].
-    fn collect_retained(
-        &self,
+    /// Has retained messages sent for a subscription; those in groups get none [MQTT5-4.8.2].
+    fn replay_for(
+        &mut self,
+        slot: usize,
         subscription: &Subscription<'_>,
         new: bool,
         terms: &Terms,
-        retained: &mut Vec<Queued>,
     ) {
-        let filter = SubscriptionFilter::parse(subscription.filter).expect("invariant: granted");
         let wanted = match subscription.retain_handling {
-            _ if filter.share().is_some() => false,
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => new,
             RetainHandling::DoNotSend => false,
         };
-        if !wanted || !self.shared.config.retain_available {
-            return;
+        let filter = SubscriptionFilter::parse(subscription.filter).expect("invariant: granted");
+        let available = self.shared.config.retain_available;
+        if wanted && available && filter.share().is_none() {
+            let replays = &mut self.sessions[slot].replays;
+            replays.push_back(Replay::new(filter.topics(), terms));
         }
-        let via = Via::of(terms);
-        let mut found = self.shared.retained.matching(filter.topics(), self.now);
-        found.extend(self.shared.board.matching(filter.topics()));
-        retained.extend(found.into_iter().map(|message| Queued {
-            qos: message.qos.min(terms.qos),
-            message,
-            retain: true,
-            via: via.clone(),
-        }));
     }
 
     pub(crate) fn unsubscribe(&mut self, token: usize, unsubscribe: &Unsubscribe<'_>) -> Flow {

@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     pub(crate) overflowed: Vec<SessionRef>,
     /// The session whose queue was looked through last for expired messages.
     pub(crate) swept: usize,
+    /// Connections whose clients have read what there was, and are to get more retained messages.
+    pub(crate) replaying: Vec<usize>,
     /// Messages that could not stay where they were, and the members that are to have them.
     pub(crate) handed_over: VecDeque<(Arc<Member>, Arc<Message>)>,
     /// Messages for other workers, by worker.
@@ -148,6 +150,7 @@ impl Worker {
             doomed: Vec::new(),
             overflowed: Vec::new(),
             swept: 0,
+            replaying: Vec::new(),
             handed_over: VecDeque::new(),
             crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
             changes: Vec::new(),
@@ -202,6 +205,7 @@ impl Worker {
             self.fire();
             self.accept();
             self.read_again();
+            self.replay_more();
             self.end_turn();
             if self.stopping && self.connections.is_empty() && self.batches.is_empty() {
                 return;
@@ -210,7 +214,11 @@ impl Worker {
     }
 
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.accepting.is_empty() || !self.doomed.is_empty() {
+        let busy = !self.again.is_empty()
+            || !self.accepting.is_empty()
+            || !self.doomed.is_empty()
+            || !self.replaying.is_empty();
+        if busy {
             return Some(if self.is_crowded() {
                 CROWDED_PAUSE
             } else {
@@ -511,6 +519,7 @@ impl Worker {
                     self.remove(token);
                 }
             }
+            Stage::Live if connection.replays => self.replaying.push(token),
             Stage::Greeting | Stage::Arriving | Stage::Live => {}
         }
     }
