@@ -11,6 +11,7 @@ use crate::world::World;
 const CONNECT: &str = include_str!("../conformance/connect.txt");
 const PUBLISH: &str = include_str!("../conformance/publish.txt");
 const SUBSCRIBE: &str = include_str!("../conformance/subscribe.txt");
+const SHARING: &str = include_str!("../conformance/sharing.txt");
 
 /// Plays on both kinds of listeners: as a thing on its channel, and as anybody.
 fn play(text: &'static str) {
@@ -42,6 +43,11 @@ fn publishing() {
 #[test]
 fn subscribing() {
     play(SUBSCRIBE);
+}
+
+#[test]
+fn sharing_naming_and_aliasing() {
+    play(SHARING);
 }
 
 /// Sections with the numbers of their first and last statement.
@@ -152,7 +158,7 @@ const MQTT311: &Sections = &[
 /// What proves a statement: `room::test`, `script: name`, or `table: row`.
 fn proofs() -> HashSet<String> {
     let mut proofs: HashSet<String> = HashSet::new();
-    for text in [CONNECT, PUBLISH, SUBSCRIBE] {
+    for text in [CONNECT, PUBLISH, SUBSCRIBE, SHARING] {
         for script in script::scripts(text) {
             assert!(
                 proofs.insert(format!("script: {}", script.name)),
