@@ -286,20 +286,20 @@ impl Worker {
     }
 
     fn takes_over(&self, key: &ClientKey) -> bool {
-        let session = self.by_client.get(key).map(|&slot| &self.sessions[slot]);
+        let session = self.directory.get(key).map(|&slot| &self.sessions[slot]);
         session.is_some_and(|it| it.connection.is_some() || it.claim.is_some())
     }
 
     /// The session of `key`, without the connection that had it [MQTT5-3.1.4-3], or a new one.
     fn claim(&mut self, key: Arc<ClientKey>, principal: Principal) -> Result<usize, Refusal> {
-        if let Some(&slot) = self.by_client.get(&key) {
+        if let Some(&slot) = self.directory.get(&key) {
             let session = &self.sessions[slot];
             for token in [session.connection, session.claim].into_iter().flatten() {
                 self.end(token, Farewell::TakenOver);
             }
         }
         // The session may have ended with its connection.
-        if let Some(&slot) = self.by_client.get(&key) {
+        if let Some(&slot) = self.directory.get(&key) {
             let session = &mut self.sessions[slot];
             session.principal = principal;
             return Ok(slot);
@@ -316,7 +316,7 @@ impl Worker {
         self.generation = self.generation.wrapping_add(1);
         let session = Session::new(Arc::clone(&key), self.generation, principal);
         let slot = self.sessions.insert(session);
-        self.by_client.insert(key, slot);
+        self.directory.insert(key, slot);
         Ok(slot)
     }
 

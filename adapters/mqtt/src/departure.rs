@@ -176,7 +176,7 @@ impl Worker {
     pub(crate) fn remove_session(&mut self, slot: usize) {
         self.reset_session(slot);
         let session = self.sessions.remove(slot);
-        self.by_client.remove(&session.key);
+        self.directory.remove(&session.key);
         self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
         self.shared.metrics.sessions.decrement(1.0);
     }

@@ -15,6 +15,7 @@ mod connack;
 mod connection;
 mod delivery;
 mod departure;
+mod directory;
 mod drain;
 mod front;
 mod gate;

@@ -85,7 +85,7 @@ impl Worker {
         };
         session.received = kept.received;
         let slot = self.sessions.insert(session);
-        self.by_client.insert(key, slot);
+        self.directory.insert(key, slot);
         self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.sessions.increment(1.0);
 
@@ -186,7 +186,7 @@ impl Worker {
         key: &ClientKey,
         principal: &Principal,
     ) -> Result<Vec<ChannelId>, Hold> {
-        let Some(&slot) = self.by_client.get(key) else {
+        let Some(&slot) = self.directory.get(key) else {
             return Ok(Vec::new());
         };
         let session = &self.sessions[slot];

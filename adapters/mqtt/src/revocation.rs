@@ -4,11 +4,10 @@
 //! is heard from elsewhere, and may be old, the things service is asked; a client keeps what is in doubt for
 //! a while at most.
 
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use rollcall_domain::access::{Action, AuthorityError, Credentials, Revoked, Verdict};
-use rollcall_domain::identity::{ChannelId, ThingId};
+use rollcall_domain::identity::ChannelId;
 use rollcall_domain::presence::{Farewell, Kick, Kicked, Whom};
 use rollcall_domain::things::Actions;
 use rollcall_domain::topic::{SubscriptionFilter, TopicName};
@@ -172,32 +171,20 @@ impl Worker {
 
     /// The sessions that `revoked` is about, with what each loses.
     fn concerned(&self, revoked: &[Revoked]) -> Vec<(usize, Revoked)> {
-        let mut of_things: HashMap<ThingId, Vec<Revoked>> = HashMap::new();
-        let mut of_all: HashSet<ChannelId> = HashSet::new();
+        let mut concerned = Vec::new();
         for &what in revoked {
             match what {
                 Revoked::Thing(thing) | Revoked::Key(thing) | Revoked::Grant { thing, .. } => {
-                    of_things.entry(thing).or_default().push(what);
+                    let slots = self.directory.of_thing(thing);
+                    concerned.extend(slots.iter().map(|&slot| (slot, what)));
                 }
-                Revoked::Channel(channel) => {
-                    of_all.insert(channel);
+                Revoked::Channel(_) => {
+                    let sessions = self.sessions.iter();
+                    // Of who owes nothing to a grant, none is taken.
+                    let of_things = sessions.filter(|(_, it)| it.key.thing.is_some());
+                    concerned.extend(of_things.map(|(slot, _)| (slot, what)));
                 }
             }
-        }
-        let mut concerned = Vec::new();
-        for (slot, session) in &self.sessions {
-            let Some(thing) = session.key.thing else {
-                // Of who owes nothing to a grant, none is taken.
-                continue;
-            };
-            if let Some(own) = of_things.get(&thing) {
-                concerned.extend(own.iter().map(|&what| (slot, what)));
-            }
-            concerned.extend(
-                of_all
-                    .iter()
-                    .map(|&channel| (slot, Revoked::Channel(channel))),
-            );
         }
         concerned
     }
@@ -351,16 +338,19 @@ impl Worker {
     }
 
     fn sessions_of(&self, whom: Whom) -> Vec<usize> {
-        let is_meant = |session: &Session| match whom {
-            Whom::Thing(thing) => session.key.thing == Some(thing),
-            Whom::Session(id) => [session.connection, session.claim]
-                .into_iter()
-                .flatten()
-                .filter_map(|token| self.connections[token].presence.as_ref())
-                .any(|presence| presence.id == id),
-        };
-        let meant = self.sessions.iter().filter(|(_, it)| is_meant(it));
-        meant.map(|(slot, _)| slot).collect()
+        match whom {
+            Whom::Thing(thing) => self.directory.of_thing(thing).to_vec(),
+            Whom::Session(id) => {
+                let is_meant = |session: &Session| {
+                    let tokens = [session.connection, session.claim].into_iter().flatten();
+                    tokens
+                        .filter_map(|token| self.connections[token].presence.as_ref())
+                        .any(|presence| presence.id == id)
+                };
+                let mut meant = self.sessions.iter().filter(|(_, it)| is_meant(it));
+                meant.next().map(|(slot, _)| slot).into_iter().collect()
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::agenda::Timer;
 use crate::codec;
 use crate::connection::{Connection, Stage};
 use crate::delivery::Parcel;
+use crate::directory::Directory;
 use crate::drain::Drain;
 use crate::front::Shared;
 use crate::groups::Member;
@@ -30,7 +31,7 @@ use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::{AckKind, Packet};
 use crate::reason;
 use crate::router::{Route, SessionRef};
-use crate::session::{ClientKey, Session};
+use crate::session::Session;
 use crate::sockets::READ_BYTES;
 use crate::storm::Storm;
 use crate::timers::{Tick, Timers, ticks};
@@ -58,7 +59,7 @@ pub(crate) struct Worker {
     pub(crate) accepting: Vec<usize>,
     pub(crate) connections: Slab<Connection>,
     pub(crate) sessions: Slab<Session>,
-    pub(crate) by_client: HashMap<Arc<ClientKey>, usize>,
+    pub(crate) directory: Directory,
     pub(crate) generation: u32,
     /// The place of the session that was looked at last.
     pub(crate) round: usize,
@@ -140,7 +141,7 @@ impl Worker {
             accepting: Vec::new(),
             connections: Slab::new(),
             sessions: Slab::new(),
-            by_client: HashMap::new(),
+            directory: Directory::default(),
             generation: 0,
             round: 0,
             turn: Turn::default(),
