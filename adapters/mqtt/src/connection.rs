@@ -12,7 +12,7 @@ use crate::message::{self, Alias, Envelope, Message};
 use crate::outbox::Outbox;
 use crate::principal::Grant;
 use crate::reason::Refusal;
-use crate::router::Route;
+use crate::route::Route;
 use crate::timers::Tick;
 use crate::transport::Transport;
 

@@ -1,6 +1,5 @@
 //! Messages on their way to subscribers: encoded once per protocol version, and handed over in batches.
 
-use std::slice;
 use std::sync::Arc;
 
 use rollcall_domain::presence::Protocol;
@@ -9,7 +8,7 @@ use crate::groups::Member;
 use crate::message::{self, Envelope, Message, Parts};
 use crate::outbox::{SHARED, Segment, Source};
 use crate::packet::QoS;
-use crate::router::{Receiver, Route, SessionRef};
+use crate::route::{Receiver, Route, SessionRef};
 use crate::window::{Flight, Queued};
 use crate::worker::Worker;
 
@@ -169,19 +168,21 @@ impl Worker {
 
     /// Delivers to the receivers that live here.
     fn deliver(&mut self, parcel: &Parcel) {
-        let receivers = match &parcel.to {
-            Recipients::All(route) => &route.receivers[usize::from(self.id)][..],
-            Recipients::One(member) => {
-                if !self.is_served(member, parcel.qos) {
-                    let message = self.keep(parcel, member.receiver.terms.protocol);
-                    return self.take_in(member, &message);
-                }
-                slice::from_ref(&member.receiver)
-            }
-        };
         let mut keeping = Keeping::default();
-        for receiver in receivers {
-            self.deliver_to(receiver, parcel, &mut keeping);
+        match &parcel.to {
+            Recipients::All(route) => {
+                for receiver in &route.receivers[usize::from(self.id)] {
+                    self.deliver_to(receiver, parcel, &mut keeping);
+                }
+            }
+            Recipients::One(member) if self.is_served(member, parcel.qos) => {
+                self.deliver_to(&member.receiver, parcel, &mut keeping);
+                self.tell_room(member.receiver.session.slot as usize);
+            }
+            Recipients::One(member) => {
+                let message = self.keep(parcel, member.receiver.terms.protocol);
+                self.take_in(member, &message);
+            }
         }
     }
 

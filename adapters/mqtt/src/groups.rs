@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::packet::QoS;
-use crate::router::{Receiver, SessionRef};
+use crate::route::{Receiver, SessionRef};
 
 /// All who named the same filter `$share/{name}/{topics}`.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ mod tests {
     use rollcall_domain::presence::Protocol;
 
     use super::*;
-    use crate::router::Terms;
+    use crate::route::Terms;
 
     /// A group of sessions with this room each.
     fn group(rooms: &[i32]) -> (Group, Vec<Arc<Availability>>) {

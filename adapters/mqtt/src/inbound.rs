@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::packet::{AckKind, Publish, QoS};
 use crate::principal::{Deed, Finding};
 use crate::reason;
-use crate::router::Route;
+use crate::route::Route;
 use crate::timers::ticks;
 use crate::worker::{Flow, Worker};
 

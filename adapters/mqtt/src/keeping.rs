@@ -21,7 +21,7 @@ use crate::inbox::Mail;
 use crate::message::Message;
 use crate::outbox::{Ticket, Written};
 use crate::packet::QoS;
-use crate::router::{Receiver, SessionRef, Terms, Via};
+use crate::route::{Receiver, SessionRef, Terms, Via};
 use crate::session::{Expiry, Session};
 use crate::window::Queued;
 use crate::worker::Worker;

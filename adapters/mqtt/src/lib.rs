@@ -39,6 +39,7 @@ mod restoring;
 mod retained;
 mod revocation;
 mod rounds;
+mod route;
 mod router;
 mod session;
 mod sharing;

@@ -10,7 +10,7 @@ use crate::message::{self, Envelope, Message};
 use crate::outbox::PERSONAL;
 use crate::packet::{Ack, AckKind, QoS};
 use crate::reason;
-use crate::router::{SessionRef, Via};
+use crate::route::{SessionRef, Via};
 use crate::window::{Acked, Flight, Queued};
 use crate::worker::{Flow, Worker};
 

@@ -10,7 +10,7 @@ use rollcall_domain::topic::TopicFilter;
 
 use crate::packet::QoS;
 use crate::retained::Branch;
-use crate::router::{Terms, Via};
+use crate::route::{Terms, Via};
 use crate::window::Queued;
 use crate::worker::Worker;
 

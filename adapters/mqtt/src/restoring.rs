@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::packet::QoS;
 use crate::principal::{Deed, Finding, Principal};
 use crate::reason::Refusal;
-use crate::router::{Terms, Via};
+use crate::route::{Terms, Via};
 use crate::session::{ClientKey, Expiry, Session, Testament};
 use crate::timers::{Tick, ticks};
 use crate::window::{Flight, Queued, Window};

@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::packet::QoS;
 use crate::principal::Principal;
 use crate::replaying::Replay;
-use crate::router::Terms;
+use crate::route::Terms;
 use crate::window::Window;
 
 /// Whose session: client ids belong to the thing that uses them, or to all who come by an open listener.

@@ -10,7 +10,7 @@ use crate::packet::{RetainHandling, Subscribe, Subscription, Unsubscribe};
 use crate::principal::{Deed, Finding};
 use crate::reason;
 use crate::replaying::Replay;
-use crate::router::Terms;
+use crate::route::Terms;
 use crate::worker::{Flow, Worker};
 
 /// Questions that one SUBSCRIBE has open at a time.

@@ -8,7 +8,7 @@ use rollcall_domain::sessions::MessageNumber;
 use crate::groups::Group;
 use crate::message::Message;
 use crate::packet::{AckKind, QoS};
-use crate::router::Via;
+use crate::route::Via;
 
 /// Packet identifiers are 1..=65,535 [MQTT5-2.2.1-3].
 const IDS: u16 = u16::MAX;

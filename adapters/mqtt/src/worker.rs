@@ -30,7 +30,7 @@ use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::{AckKind, Packet};
 use crate::reason;
-use crate::router::{Route, SessionRef};
+use crate::route::{Route, SessionRef};
 use crate::session::Session;
 use crate::sockets::READ_BYTES;
 use crate::storm::Storm;
