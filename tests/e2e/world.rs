@@ -145,7 +145,6 @@ impl World {
         for part in ["MQTT", "GRPC", "HTTP"] {
             command.env(format!("ROLLCALL_{part}__LISTEN"), "127.0.0.1:0");
         }
-        command.env("ROLLCALL_HTTP__THINGS", "127.0.0.1:0");
         command.env("ROLLCALL_INSTANCE", "front-1");
         command.env("ROLLCALL_LOG__FILTER", "info,rollcall=trace");
         command.envs(self.environment.iter().cloned());
