@@ -160,8 +160,24 @@ fn things_read_it_if_they_are_named() {
         [0, 0x87, 0x87]
     );
     assert_eq!(reader.publish("$SYS/broker/version", b"x", 1), 0x87);
+    reader.disconnect();
+    let lasting = Hello::of(&named, "lasting").five().lasting();
+    let mut reader = world.client(lasting.clone());
+    let filters = [("$SYS/#", 0), ("$share/g/$SYS/#", 0)];
+    assert_eq!(reader.subscribe(&filters), [0, 0]);
+    reader.reset();
     let mut other = world.client(Hello::of(&other, "c").five());
     assert_eq!(other.subscribe(&[("$SYS/#", 0)]), [0x87]);
+
+    // What is kept of a session is worth no more than a new one.
+    assert!(world.end("TERM").success());
+    world.set("ROLLCALL_MQTT__SYS__READERS", "");
+    world.run();
+    let (mut reader, connack) = Client::connect(world.mqtt(), lasting);
+    assert!(connack.present);
+    for (filter, _) in filters {
+        assert_eq!(reader.unsubscribe(filter), [0, 0x11], "{filter}");
+    }
 }
 
 #[test]

@@ -375,6 +375,7 @@ impl Worker {
         self.begin_connection(token, connect);
         self.greet_back(slot, token, connect, present);
         if present {
+            self.review_sys(slot);
             self.catch_up(slot);
             self.replay(slot);
         }

@@ -112,8 +112,8 @@ impl Worker {
         let assigned = connect.client_id.is_empty().then_some(&*key.client_id);
         let wanted = connect.properties.request_response_information;
         let information = &self.shared.config.response_information;
-        let information = information.of(key.thing, &key.client_id);
-        let information = information.filter(|_| wanted);
+        let information = wanted.then(|| information.of(key.thing, &key.client_id));
+        let information = information.flatten();
         let offer = self.offer(token, connect, assigned);
         self.reply_within(token, |out, all| {
             let properties = ConnackProperties {

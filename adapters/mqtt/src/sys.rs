@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rollcall_domain::identity::ThingId;
 use rollcall_domain::presence::Protocol;
-use rollcall_domain::topic::{TopicFilter, TopicName};
+use rollcall_domain::topic::{SubscriptionFilter, TopicFilter, TopicName};
 use serde::Deserialize;
 
 use crate::agenda::Timer;
@@ -21,6 +21,7 @@ use crate::front::Shared;
 use crate::message::Message;
 use crate::metrics::Tally;
 use crate::packet::{PublishProperties, QoS};
+use crate::principal::{Deed, Finding};
 use crate::timers::ticks;
 use crate::worker::Worker;
 
@@ -244,6 +245,28 @@ fn message(topic: &str, value: &str, now: Instant) -> Arc<Message> {
 }
 
 impl Worker {
+    /// Takes from a session that goes on what its thing may read no longer: that is set at the start alone.
+    pub(crate) fn review_sys(&mut self, slot: usize) {
+        let session = &self.sessions[slot];
+        let is_lost = |filter: &str| {
+            filter.contains("$SYS")
+                && SubscriptionFilter::parse(filter).is_some_and(|filter| {
+                    let deed = Deed::Subscribe(filter.topics());
+                    is_meant(filter.topics().as_str())
+                        && matches!(self.recall(&session.principal, deed), Finding::Denied)
+                })
+        };
+        let filters = session.subscriptions.iter().map(|(filter, _)| filter);
+        let lost: Vec<Box<str>> = filters.filter(|it| is_lost(it)).cloned().collect();
+        for filter in lost {
+            let subscriptions = &mut self.sessions[slot].subscriptions;
+            subscriptions.retain(|(known, _)| *known != filter);
+            self.unroute(slot, &filter);
+            self.note_unsubscribed(slot, &filter);
+            self.shared.metrics.subscriptions_revoked.increment(1);
+        }
+    }
+
     /// Publishes what has changed, now and every interval from now on.
     pub(crate) fn publish_sys(&mut self) {
         let board = &self.shared.board;

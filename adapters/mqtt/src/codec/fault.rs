@@ -57,6 +57,10 @@ pub enum Fault {
     NoFilters,
     #[error("reserved bits of the subscription options are set")]
     SubscriptionOptions,
+    #[error("QoS 3 is asked for")]
+    RequestedQoS,
+    #[error("there is no retain handling 3")]
+    RetainHandling,
     #[error("no local is set on a shared subscription")]
     NoLocalShared,
     #[error("the reason code is not one of this packet")]
@@ -89,6 +93,8 @@ impl Fault {
             | Self::PropertyValue
             | Self::AuthenticationData
             | Self::NoFilters
+            | Self::RequestedQoS
+            | Self::RetainHandling
             | Self::NoLocalShared => 0x82,
             Self::ProtocolVersion(_) => 0x84,
             Self::ClientIdEmpty => 0x85,

@@ -347,7 +347,8 @@ fn subscribe(mut reader: Reader<'_>, five: bool) -> Result<Subscribe<'_>, Fault>
 fn subscription<'a>(reader: &mut Reader<'a>, five: bool) -> Result<Subscription<'a>, Fault> {
     let filter = reader.text()?;
     let options = reader.byte()?;
-    let qos = QoS::from_bits(options & 3).ok_or(Fault::QoS)?;
+    // Both are protocol errors (3.8.3.1), unlike a QoS 3 elsewhere, which is malformed.
+    let qos = QoS::from_bits(options & 3).ok_or(Fault::RequestedQoS)?;
     // [MQTT-3.8.3-4], [MQTT5-3.8.3-5]
     let reserved = if five { 0xC0 } else { 0xFC };
     if options & reserved != 0 {
@@ -357,7 +358,7 @@ fn subscription<'a>(reader: &mut Reader<'a>, five: bool) -> Result<Subscription<
         0 => RetainHandling::SendAtSubscribe,
         1 => RetainHandling::SendIfNew,
         2 => RetainHandling::DoNotSend,
-        _ => return Err(Fault::SubscriptionOptions),
+        _ => return Err(Fault::RetainHandling),
     };
     let no_local = options & 4 != 0;
     if no_local && filter.starts_with("$share/") {
