@@ -148,6 +148,7 @@ impl Server {
                 Arc::new(database.clone()),
                 Arc::clone(&revoking) as Arc<dyn Revocations>,
                 !config.things.authority.is_empty(),
+                config.access.recheck_timeout,
             )?),
             false => None,
         };

@@ -210,6 +210,57 @@ fn what_happened_while_redis_was_away_is_heard_later() {
 }
 
 #[test]
+fn what_happened_while_the_front_was_away_is_heard_when_it_is_back() {
+    let mut two = Two::start(&[]);
+    let home = &two.home;
+    let (thing, channel) = home.member();
+    let kept = home.channel();
+    home.grant(&thing, &kept, "m_read,m_write");
+    let other = home.thing("other");
+    home.grant(&other, &channel, "m_read,m_write");
+    home.grant(&other, &kept, "m_write");
+    let hello = || Hello::of(&thing, "c").five().lasting();
+    let mut client = two.front.client(hello());
+    let (one, two_) = (topic(&channel), topic(&kept));
+    assert_eq!(client.subscribe(&[(&one, 1), (&two_, 1)]), [1, 1]);
+    let mut from = two.front.client(Hello::of(&other, "from").five());
+    client.reset();
+    wait_for("one to be gone", || {
+        (two.front.json(&["presence"])["total"] == 1).then_some(())
+    });
+    assert_eq!(from.publish(&one, b"not any more", 1), 0);
+    assert_eq!(from.publish(&two_, b"still", 1), 0);
+    // Somebody else's will waits for its delay, which ends soon after the front is back.
+    let mut mortal = Hello::of(&other, "mortal").five().lasting();
+    mortal = mortal.will(&one, b"will", 1, false);
+    let properties = &mut mortal.will.as_mut().expect("a will").properties;
+    properties.extend([0x18, 0, 0, 0, 3]);
+    two.front.client(mortal).reset();
+    wait_for("another to be gone", || {
+        (two.front.json(&["presence"])["total"] == 1).then_some(())
+    });
+    drop(from);
+
+    two.front.end("TERM");
+    two.home.tell(&["disconnect", &thing.id, &channel]);
+    // Old news: nobody can be asked about somebody who is away.
+    let old = SystemTime::now() - Duration::from_secs(60);
+    let fields = format!(
+        "operation=policies.delete subject={} object={channel}",
+        other.id
+    );
+    two.write(old, &fields);
+    two.front.run();
+    let denied = || two.front.counter("rollcall_mqtt_wills_denied_total", "");
+    wait_for("the will to be denied", || (denied() == 1.0).then_some(()));
+    let (mut client, connack) = Client::connect(two.front.mqtt(), hello());
+    assert!(connack.present);
+    assert_eq!(client.take().payload, b"still");
+    client.expect_silence();
+    assert_eq!(client.subscribe(&[(&one, 1)]), [0x87]);
+}
+
+#[test]
 fn who_cannot_be_sure_takes_away_in_the_end() {
     let two = Two::start(&[("ROLLCALL_ACCESS__RECHECK_TIMEOUT", "1s")]);
     let (thing, channel) = two.home.member();

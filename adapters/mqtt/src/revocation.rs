@@ -87,7 +87,7 @@ impl Worker {
         let session = &self.sessions[doubt.slot];
         doubt.departures = session.departures;
         let Principal::Thing { thing, key } = session.principal.clone() else {
-            return;
+            return self.deny_wills(doubt);
         };
         let question = match doubt.what {
             Revoked::Thing(_) | Revoked::Key(_) => Question::Identify(Credentials {
@@ -108,6 +108,22 @@ impl Worker {
             .is_err()
         {
             self.stay_in_doubt(doubt);
+        }
+    }
+
+    /// Nobody can be asked about somebody who has not shown a key since the start. What it may read is found out
+    /// when it does; a will that may be denied is not published.
+    fn deny_wills(&mut self, doubt: Doubt) {
+        let (channel, write) = match doubt.what {
+            Revoked::Thing(_) | Revoked::Key(_) => (None, false),
+            Revoked::Channel(channel) => (Some(channel), false),
+            Revoked::Grant { channel, left, .. } => (Some(channel), left.write),
+        };
+        let testament = self.sessions[doubt.slot].testament.as_ref();
+        let will = testament.and_then(|it| channel_of(&it.message));
+        if let Some(will) = will.filter(|it| !write && channel.is_none_or(|one| one == *it)) {
+            let left = Actions { read: true, write };
+            self.lose_channel(doubt.slot, will, left);
         }
     }
 

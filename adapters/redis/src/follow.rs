@@ -23,8 +23,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// A first start also hears what was said this long before: clocks differ, and grants may have been asked for
 /// before Redis could be reached.
 const BEFORE: Duration = Duration::from_secs(60);
-/// What was heard is dealt with after this time, even if it had to be asked about, so the cursor may be kept.
-const SETTLED: Duration = Duration::from_secs(30);
+/// What was heard is dealt with so long after all questions about it, so the cursor may be kept.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// Follows the things stream of a Redis.
 pub struct Follower {
@@ -34,6 +34,7 @@ pub struct Follower {
     revocations: Arc<dyn Revocations>,
     /// Whether what is said there is all there is to know. If not, somebody here knows better.
     trusted: bool,
+    settled: Duration,
     metrics: Metrics,
 }
 
@@ -47,7 +48,7 @@ struct Metrics {
 
 impl Follower {
     /// `trusted` says that the things service is elsewhere: what the stream says is then taken for true while it
-    /// is fresh; otherwise the authority is asked.
+    /// is fresh; otherwise the authority is asked, for `recheck_timeout` at most.
     ///
     /// # Errors
     /// The address of Redis makes no sense. Whether Redis is there is not asked.
@@ -56,6 +57,7 @@ impl Follower {
         cursors: Arc<dyn Cursors>,
         revocations: Arc<dyn Revocations>,
         trusted: bool,
+        recheck_timeout: Duration,
     ) -> Result<Self, BadUrl> {
         crate::client(&config.url)?;
         describe_counter!(
@@ -89,6 +91,7 @@ impl Follower {
             cursors,
             revocations,
             trusted,
+            settled: recheck_timeout + SETTLED,
             metrics,
         })
     }
@@ -136,11 +139,8 @@ impl Follower {
                     pause = (pause * 2).min(self.config.retry_max);
                 }
             }
-            if let Some((_, id)) = unsettled.take_if(|(since, _)| since.elapsed() >= SETTLED)
-                && let Err(error) = self.cursors.set_cursor(&self.stream, &id).await
-            {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "cannot keep how far revocations were heard");
+            if let Some((_, id)) = unsettled.take_if(|(since, _)| since.elapsed() >= self.settled) {
+                self.keep_cursor(&id).await;
             }
         }
     }
@@ -160,7 +160,17 @@ impl Follower {
                 Reader::new(url, stream, milliseconds - BEFORE.as_millis() as u64)
             }
         };
-        reader.expect("invariant: the address was checked")
+        let reader = reader.expect("invariant: the address was checked");
+        // The next start goes on from here, even if nothing is heard until then.
+        self.keep_cursor(reader.last()).await;
+        reader
+    }
+
+    async fn keep_cursor(&self, id: &str) {
+        if let Err(error) = self.cursors.set_cursor(&self.stream, id).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "cannot keep how far revocations were heard");
+        }
     }
 
     fn hear(&self, entries: &[StreamEntry]) {
