@@ -1,6 +1,6 @@
 //! When room is short, of queues or of memory: who has to go, who may stay, and that it ends.
 
-use crate::client::{Client, Hello, publish};
+use crate::client::{Client, Hello, publish, subscribe};
 use crate::world::{World, wait_for};
 
 const REFUSED: &str = "rollcall_mqtt_connects_refused_total";
@@ -162,4 +162,66 @@ fn shortage_of_memory_takes_nothing_from_who_is_here_and_ends() {
     assert_eq!(world.http("/readyz").0, 200);
     world.client(Hello::of(&thing, "late"));
     assert_eq!(three.subscribe(&[(&topic("more"), 0)]), [0]);
+}
+
+#[test]
+fn who_reads_but_acknowledges_nothing_is_sent_no_more_than_a_session_may_hold() {
+    let world = World::with(&[("ROLLCALL_MQTT__SESSION_QUEUE_BYTES", "64KiB")]);
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let waiting = || world.counter("rollcall_mqtt_queued_bytes", "");
+    for five in [false, true] {
+        let mut publisher = world.client(Hello::of(&thing, "publisher"));
+        let mut lazy = world.client(Hello::of(&thing, "lazy").version(five).lasting());
+        assert_eq!(lazy.subscribe(&[(&topic, 1)]), [1]);
+        for _ in 0..7 {
+            assert_eq!(publisher.publish(&topic, &[7; 16_000], 1), 0);
+        }
+        // Five reach the bound, two wait.
+        let ids: Vec<u16> = (0..5).map(|_| lazy.message().id).collect();
+        lazy.expect_silence();
+        wait_for("it to be counted", || {
+            (waiting() > 7.0 * 16e3).then_some(())
+        });
+        for id in ids {
+            lazy.ack(0x40, id);
+        }
+        lazy.take();
+        lazy.take();
+        lazy.expect_silence();
+        wait_for("nothing to wait", || (waiting() == 0.0).then_some(()));
+        lazy.unsubscribe(&topic);
+
+        // The same with what is retained: it waits where it is.
+        let name = |n: usize| format!("{topic}/{n}");
+        for n in 0..20 {
+            let code = publisher.publish_with(&name(n), &[7; 8_000], 1, true, &[]);
+            assert_eq!(code, 0);
+        }
+        let id = lazy.id();
+        lazy.send(&subscribe(five, id, &[(&format!("{topic}/+"), 1)]));
+        // Messages may come before the SUBACK, which waits for the disk [MQTT5-3.8.4-3].
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            let packet = lazy.receive();
+            if packet.first != 0x90 {
+                let at = 2 + usize::from(u16::from_be_bytes([packet.body[0], packet.body[1]]));
+                ids.push(u16::from_be_bytes([packet.body[at], packet.body[at + 1]]));
+            }
+        }
+        assert_eq!(ids.len(), 9);
+        lazy.expect_silence();
+        for id in ids {
+            lazy.ack(0x40, id);
+        }
+        for _ in 9..20 {
+            lazy.take();
+        }
+        lazy.expect_silence();
+        lazy.unsubscribe(&format!("{topic}/+"));
+        for n in 0..20 {
+            publisher.publish_with(&name(n), b"", 1, true, &[]);
+        }
+        lazy.disconnect();
+    }
 }

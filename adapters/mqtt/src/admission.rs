@@ -400,9 +400,10 @@ impl Worker {
         session.testament = None;
         session.expiry = expiry;
         let receive_maximum = connect.properties.receive_maximum;
-        session
-            .window
-            .resume(receive_maximum.min(self.shared.config.max_inflight));
+        session.window.resume(
+            receive_maximum.min(self.shared.config.max_inflight),
+            self.shared.session_queue_bytes,
+        );
         if session.protocol.replace(connect.protocol) != Some(connect.protocol) {
             let mut subscriptions = std::mem::take(&mut session.subscriptions);
             for (filter, terms) in &mut subscriptions {

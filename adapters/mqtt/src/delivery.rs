@@ -326,6 +326,7 @@ impl Worker {
             self.note_sent(slot, token, number, place, qos);
         }
         self.push_addressed(token, frame, envelope);
+        self.count_queued(slot);
         self.tell_room(slot);
     }
 

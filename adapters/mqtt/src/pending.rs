@@ -261,6 +261,7 @@ impl Worker {
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}
         }
+        self.count_queued(slot);
         self.note_gone(slot);
         if self.connections[token].replays {
             self.replay(slot);

@@ -91,8 +91,11 @@ impl Worker {
             return (usize::MAX, bytes);
         }
         let waiting = WAITING.min(self.shared.config.session_queue_messages / 2);
-        let room = i64::from(self.sessions[slot].window.room()) + waiting as i64;
-        (usize::try_from(room).unwrap_or(0), bytes)
+        let window = &self.sessions[slot].window;
+        let room = i64::from(window.room()) + waiting as i64;
+        // The window may be closed for bytes, so that what is sent waits.
+        let free = (self.shared.session_queue_bytes / 2).saturating_sub(window.queued_bytes());
+        (usize::try_from(room).unwrap_or(0), bytes.min(free))
     }
 
     /// Goes on with those who have read what there was.

@@ -51,7 +51,7 @@ impl Worker {
     /// Counts what waits for a session.
     pub(crate) fn count_queued(&mut self, slot: usize) {
         let session = &mut self.sessions[slot];
-        let bytes = session.window.queued_bytes();
+        let bytes = session.window.bytes();
         let before = std::mem::replace(&mut session.counted, bytes);
         self.queued = self.queued + bytes - before;
         let messages = session.window.queued();

@@ -33,6 +33,10 @@ pub(crate) struct Window {
     active: u16,
     /// Receive maximum: of the client and of this server, whichever is less.
     max: u16,
+    /// Bytes of messages that are kept until they are acknowledged, and beyond which no more are sent: a client
+    /// that reads but acknowledges nothing must not fill the memory.
+    flying_bytes: usize,
+    max_flying_bytes: usize,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
     /// How many of the queue expire.
@@ -56,6 +60,12 @@ pub(crate) struct Flight {
     /// Of the message, also when that is no longer there.
     pub(crate) number: Option<MessageNumber>,
     pub(crate) via: Option<Arc<Via>>,
+}
+
+impl Flight {
+    fn bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.len())
+    }
 }
 
 /// A message that waits for room in the window.
@@ -95,6 +105,8 @@ impl Window {
             resent: 0,
             active: 0,
             max: 0,
+            flying_bytes: 0,
+            max_flying_bytes: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
             expiring: 0,
@@ -116,6 +128,7 @@ impl Window {
                     window.released.push_back(id(place));
                 }
                 window.flights.resize(index.max(window.flights.len()), None);
+                window.flying_bytes += flight.bytes();
                 window.flights.push_back(Some(flight));
             }
         }
@@ -136,8 +149,9 @@ impl Window {
     }
 
     /// Begins a new connection with its receive maximum: what was in flight is to be sent again.
-    pub(crate) fn resume(&mut self, max: u16) {
+    pub(crate) fn resume(&mut self, max: u16, max_flying_bytes: usize) {
         self.max = max;
+        self.max_flying_bytes = max_flying_bytes;
         self.active = 0;
         self.resent = 0;
         self.rereleased = 0;
@@ -164,7 +178,8 @@ impl Window {
         let mut dropped = (before - self.queue.len()) as u64;
         for place in &mut self.flights {
             let Some(flight) = place else { continue };
-            if flight.message.take_if(|it| is_meant(it)).is_some() {
+            if let Some(message) = flight.message.take_if(|it| is_meant(it)) {
+                self.flying_bytes -= message.len();
                 dropped += 1;
                 if !flight.sent {
                     self.gone.extend(place.take().and_then(|it| it.number));
@@ -185,7 +200,7 @@ impl Window {
 
     /// Whether a message may be sent at once: there is room, and nothing older waits.
     pub(crate) fn is_open(&self) -> bool {
-        !self.is_behind() && self.has_room()
+        !self.is_behind() && self.has_room() && self.has_room_for_bytes()
     }
 
     /// Whether messages wait to be sent, for the first time or again.
@@ -199,6 +214,11 @@ impl Window {
         self.active < self.max && self.flights.len() < usize::from(IDS)
     }
 
+    /// Messages that were in flight before are sent again in any case: they are there already.
+    fn has_room_for_bytes(&self) -> bool {
+        self.flying_bytes < self.max_flying_bytes
+    }
+
     /// Takes a message into the window and gives it its packet identifier and its place. Ask
     /// [`Window::is_open`] first.
     pub(crate) fn send(&mut self, mut flight: Flight) -> (u16, u64) {
@@ -206,6 +226,7 @@ impl Window {
         if !self.keeps {
             flight.number = None;
         }
+        self.flying_bytes += flight.bytes();
         self.flights.push_back(Some(flight));
         self.resent = self.flights.len();
         self.active += 1;
@@ -266,7 +287,7 @@ impl Window {
 
     /// The next message of the queue, if the window has room for it.
     pub(crate) fn dequeue(&mut self) -> Option<Queued> {
-        if !self.has_room() {
+        if !self.has_room() || !self.has_room_for_bytes() {
             return None;
         }
         let queued = self.queue.pop_front()?;
@@ -329,6 +350,11 @@ impl Window {
         self.queued_bytes
     }
 
+    /// Of everything that may still be sent.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.queued_bytes + self.flying_bytes
+    }
+
     /// Takes an acknowledgement from the client; `failed` is one with a reason code of 0x80 or more.
     pub(crate) fn acknowledge(&mut self, kind: AckKind, id: u16, failed: bool) -> Acked {
         let index = self.index(id);
@@ -348,6 +374,7 @@ impl Window {
                     self.released.push_back(id);
                 }
                 // The message may no longer be sent, only its PUBREL [MQTT5-4.3.3-5].
+                self.flying_bytes -= flight.bytes();
                 flight.message = None;
                 return Acked::Release(flight.number);
             }
@@ -373,6 +400,7 @@ impl Window {
             return;
         };
         self.active -= u16::from(flight.sent);
+        self.flying_bytes -= flight.bytes();
         if flight.released {
             let id = id(self.first + index as u64);
             let place = self.released.iter().position(|it| *it == id);
@@ -427,7 +455,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_not_sent_again_and_keeps_its_place_until_then() {
         let mut window = Window::new();
-        window.resume(3);
+        window.resume(3, usize::MAX);
         let is_secret = |message: &Message| message.publish().topic == "s";
         let ids = [b's', b'a', b's'].map(|it| window.send(flight_of(it, QoS::ExactlyOnce)).0);
         for topic in *b"sasb" {
@@ -447,24 +475,55 @@ mod tests {
         );
         // The client may still acknowledge what it has got, and has no room before.
         assert!(window.dequeue().is_none());
-        window.resume(3);
+        window.resume(3, usize::MAX);
         let mut again = Vec::new();
         while let Some((id, flight)) = window.resend() {
             again.push((id, flight.released));
         }
         assert_eq!(again, [(ids[1], false), (ids[2], true)]);
         // Not sent again yet on this connection: it is gone at once.
-        window.resume(0);
+        window.resume(0, usize::MAX);
         assert_eq!(window.forget(|message| message.publish().topic == "a"), 2);
-        window.resume(3);
+        window.resume(3, usize::MAX);
         assert_eq!(window.resend().map(|(id, _)| id), Some(ids[2]));
         assert!(window.resend().is_none());
     }
 
     #[test]
+    fn what_is_not_acknowledged_takes_no_more_than_so_many_bytes() {
+        let mut window = Window::new();
+        let of_one = message(b'a').len();
+        window.resume(10, 2 * of_one);
+        let ids = [1, 2].map(|_| {
+            assert!(window.is_open());
+            window.send(flight(QoS::ExactlyOnce)).0
+        });
+        assert!(!window.is_open());
+        window.enqueue(Queued {
+            message: message(b'b'),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            via: None,
+        });
+        assert!(window.dequeue().is_none());
+        assert_eq!(window.bytes(), 3 * of_one);
+        // The client has it: its content is no longer needed.
+        window.acknowledge(AckKind::PubRec, ids[0], false);
+        assert!(window.dequeue().is_some());
+        assert_eq!(window.bytes(), of_one);
+        // A new connection that takes less gets again what was under way, whatever it weighs.
+        window.resume(10, 1);
+        assert!(window.resend().is_some() && window.resend().is_some());
+        window.acknowledge(AckKind::PubComp, ids[0], false);
+        window.acknowledge(AckKind::PubRec, ids[1], true);
+        assert_eq!(window.bytes(), 0);
+        assert!(window.is_open());
+    }
+
+    #[test]
     fn exactly_once_takes_two_steps() {
         let mut window = Window::new();
-        window.resume(10);
+        window.resume(10, usize::MAX);
         let (id, _) = window.send(flight(QoS::ExactlyOnce));
         assert_eq!(
             window.acknowledge(AckKind::PubComp, id, false),
@@ -492,13 +551,13 @@ mod tests {
     #[test]
     fn releases_take_the_turns_of_each_other() {
         let mut window = Window::new();
-        window.resume(9);
+        window.resume(9, usize::MAX);
         let ids = [1, 2, 3, 4].map(|_| window.send(flight(QoS::ExactlyOnce)).0);
         for n in [3, 0, 2] {
             let acked = window.acknowledge(AckKind::PubRec, ids[n], false);
             assert_eq!(acked, Acked::Release(None));
         }
-        window.resume(1);
+        window.resume(1, usize::MAX);
         let mut again = Vec::new();
         while let Some((id, flight)) = window.resend() {
             let kind = match flight.released {
@@ -524,7 +583,7 @@ mod tests {
             first in 1u64..200_000,
         ) {
             let mut window = Window::new();
-            window.resume(40);
+            window.resume(40, usize::MAX);
             window.first = first;
             let mut open: Vec<u16> = Vec::new();
             for (send, pick) in picks {
@@ -539,7 +598,7 @@ mod tests {
                 prop_assert!(window.is_open() == (open.len() < 40));
             }
             // A new connection with less room gets the same ones again, in order, as room comes.
-            window.resume(7);
+            window.resume(7, usize::MAX);
             let mut again = Vec::new();
             while !open.is_empty() {
                 while let Some((id, _)) = window.resend() {
