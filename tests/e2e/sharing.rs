@@ -357,6 +357,33 @@ fn a_message_that_a_member_refuses_is_done_with() {
 }
 
 #[test]
+fn what_waits_for_a_member_survives_a_crash_and_can_still_go_to_another() {
+    let mut world = World::start();
+    let (thing, topic, filter) = setting(&world);
+    let hello = |name| Hello::of(&thing, name).five().lasting();
+    member(&world, hello("one"), &filter, 1).disconnect();
+    let mut from = world.client(Hello::of(&thing, "from").five());
+    for n in 0..20u8 {
+        assert_eq!(from.publish(&topic, &[n], 1), 0);
+    }
+    world.crash_and_restart();
+    let mut two = member(&world, hello("two"), &filter, 1);
+    two.expect_silence();
+    // The session that had them ends.
+    world.client(Hello::of(&thing, "one")).disconnect();
+    let seen = take(&mut two, 20);
+    assert_eq!(numbers(&seen), (0..20).collect::<Vec<u8>>());
+    // And the group is one as before.
+    let mut one = member(&world, hello("one"), &filter, 1);
+    let mut from = world.client(Hello::of(&thing, "from").five());
+    for n in 0..2u8 {
+        from.publish(&topic, &[n], 1);
+    }
+    let seen = [take(&mut one, 1), take(&mut two, 1)].concat();
+    assert_eq!(numbers(&seen), [0, 1]);
+}
+
+#[test]
 fn groups_may_share_everything_where_everything_is_open() {
     let world = World::with(&[("ROLLCALL_MQTT__ACCESS", "open")]);
     let mut from = world.client(Hello::anyone("from").five());

@@ -59,6 +59,7 @@ impl Worker {
             if next.is_none() {
                 found.extend(self.shared.board.matching(filter));
             }
+            let in_vain = found.is_empty();
             for message in found {
                 let queued = Queued {
                     qos: message.qos.min(replay.qos),
@@ -78,6 +79,11 @@ impl Worker {
                     ..replay
                 };
                 self.sessions[slot].replays.push_front(replay);
+                if in_vain {
+                    // It takes long: others have their turn before it goes on.
+                    self.replaying.push(token);
+                    break;
+                }
             }
         }
         self.connections[token].replays = !self.sessions[slot].replays.is_empty();

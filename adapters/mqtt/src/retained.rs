@@ -19,6 +19,9 @@ use crate::message::Message;
 /// Expired messages that are purged at one go, so that nobody waits long for the lock.
 const PURGED_AT_ONCE: usize = 1_000;
 
+/// Topics that are looked at in one go: a filter may leap much and find nothing.
+const LOOKS: usize = 4_096;
+
 /// Bounded by count and bytes; a message that does not fit is refused, what is kept stays.
 pub(crate) struct Retained {
     max_messages: usize,
@@ -138,8 +141,8 @@ impl Retained {
     }
 
     /// Messages for `filter` that have not expired, in the order of their topics, from behind `after` on: so
-    /// many, or fewer if they come to more than `bytes`, but at least one if there is any. Also where to go
-    /// on, `None` if that was all.
+    /// many, or fewer if they come to more than `bytes`, or if it takes long to find them. Also where to go on,
+    /// `None` if that was all.
     pub(crate) fn matching(
         &self,
         filter: TopicFilter<'_>,
@@ -163,7 +166,7 @@ impl Retained {
             None => from(Bound::Included(&fixed.join(&0))),
             Some(branch) => from(Bound::Excluded(&branch.0)),
         };
-        let (mut found, mut size) = (Vec::new(), 0);
+        let (mut found, mut size, mut looks) = (Vec::new(), 0, 0);
         while let Some((branch, message)) = rest.next() {
             match branch.hold_against(&levels) {
                 Step::Found if message.is_expired(now) => {}
@@ -177,6 +180,10 @@ impl Retained {
                 Step::Next => {}
                 Step::Leap(to) => rest = from(Bound::Included(&to)),
                 Step::End => break,
+            }
+            looks += 1;
+            if looks == LOOKS {
+                return (found, Some(branch.clone()));
             }
         }
         (found, None)
@@ -392,6 +399,28 @@ mod tests {
         assert_eq!(retained.purge(after(19)), 0);
         assert_eq!(retained.purge(after(20)), 1);
         assert_eq!(found(&retained, "#", after(20)), ["c"]);
+    }
+
+    #[test]
+    fn a_look_up_that_finds_little_comes_to_an_end_and_goes_on() {
+        let now = Instant::now();
+        let retained = Retained::new(20_000, 10_000_000, None);
+        for n in 0..10_000 {
+            let topic = format!("{n:05}/{}", if n == 9_000 { "b" } else { "a" });
+            let message = message(&topic, None, now);
+            retained.set(name(&topic), message, now).expect("room");
+        }
+        let filter = TopicFilter::parse("+/b").expect("a filter");
+        let (mut after, mut parts, mut all) = (None, 0, 0);
+        loop {
+            let (found, next) = retained.matching(filter, after.as_ref(), now, 9, 9_999);
+            (parts, all) = (parts + 1, all + found.len());
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((parts, all), (10_000 / LOOKS + 1, 1));
     }
 
     fn level() -> impl Strategy<Value = &'static str> {
