@@ -1,5 +1,6 @@
 //! The command line: `up` runs a server, everything else talks to one.
 
+mod check;
 mod events;
 mod output;
 mod presence;
@@ -57,6 +58,8 @@ enum Command {
     Events(events::Events),
     /// Show who is online
     Presence(presence::Presence),
+    /// Check that a stream of presence keeps its promises: in order, complete, everything once
+    CheckPresence(check::CheckPresence),
     /// End the sessions of a thing, or one session
     Kick(presence::Kick),
     /// Read the certificates of the server again
@@ -99,6 +102,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session.connect().await?, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,
+        Command::CheckPresence(check) => check.run(session.config, output).await,
         Command::Kick(kick) => kick.run(&session.connect().await?, output).await,
     }
 }

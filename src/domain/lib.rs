@@ -4,6 +4,7 @@
 //! this crate and the world, and `src/server.rs` joins them.
 
 pub mod access;
+pub mod audit;
 pub mod event;
 pub mod identity;
 pub mod ports;

@@ -91,7 +91,7 @@ pub enum Farewell {
     Revoked,
     /// This instance was told to stop.
     ServerShutdown,
-    /// This instance died and found the session open in its journal when it came back.
+    /// Its instance died: closed by another, or by itself when it came back and found the session open.
     InstanceFailed,
     /// An administrator ended it.
     Kicked,

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod authority;
+mod checker;
 mod client;
 mod clients;
 mod conformance;

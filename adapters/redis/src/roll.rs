@@ -2,11 +2,20 @@
 //!
 //! Each instance has a part of it, and writes no other's but that of one that is gone.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::{Cmd, RedisError, Value};
 use rollcall_domain::event::Fields;
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Farewell, Session};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::{BadUrl, Url, client, connect};
+
+/// A large roll takes Redis some time.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The names of what is kept of the roll beside the stream, all in one slot with it.
 #[derive(Clone)]
@@ -19,6 +28,11 @@ impl Keys {
         Self {
             stream: format!("{prefix}.mqtt"),
         }
+    }
+
+    /// How far each producer has come.
+    fn producers(&self) -> String {
+        format!("{{{}}}.producers", self.stream)
     }
 
     /// Of each instance the id of the entry at which its part is valid.
@@ -105,5 +119,102 @@ impl Row {
             ]);
         }
         fields
+    }
+}
+
+/// The stream of presence and the roll, at one moment.
+#[derive(Debug)]
+pub struct View {
+    /// The id of the last entry of the stream.
+    pub last: String,
+    /// Entries of the stream were deleted, or may have been.
+    pub is_partial: bool,
+    /// There is a roll, though it may have nobody: the stream is kept by rollcall.
+    pub has_roll: bool,
+    pub parts: Vec<Part>,
+}
+
+/// What an instance has of the roll.
+#[derive(Debug)]
+pub struct Part {
+    pub instance: String,
+    /// The entry at which it is valid; empty while it is made anew.
+    pub id: String,
+    /// By session.
+    pub rows: Vec<(String, Row)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    #[error(transparent)]
+    BadUrl(#[from] BadUrl),
+    #[error("cannot read from redis at {0}")]
+    Redis(Url, #[source] RedisError),
+    #[error("there is no stream {0}")]
+    NoStream(String),
+}
+
+/// Looks at the stream and the roll.
+///
+/// # Errors
+/// The address makes no sense, Redis does not answer, or has no such stream.
+pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
+    let client = client(url)?;
+    let keys = Keys::new(prefix);
+    let failed = |error| ViewError::Redis(url.clone(), error);
+    let connection = connect(&client, TIMEOUT, Some(TIMEOUT)).await;
+    let mut redis = connection.map_err(failed)?;
+    let mut info = redis::cmd("XINFO");
+    info.arg("STREAM").arg(&keys.stream);
+    let info: HashMap<String, Value> = match info.query_async(&mut redis).await {
+        Err(error) if error.to_string().contains("no such key") => {
+            return Err(ViewError::NoStream(keys.stream));
+        }
+        info => info.map_err(failed)?,
+    };
+    // Redis before 7 does not tell how many there were.
+    let is_partial = info.get("entries-added") != info.get("length");
+    loop {
+        let names: Vec<String> = Cmd::hkeys(keys.roll())
+            .query_async(&mut redis)
+            .await
+            .map_err(failed)?;
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        let last = pipeline.cmd("XREVRANGE").arg(&keys.stream);
+        last.arg("+").arg("-").arg("COUNT").arg(1);
+        pipeline.cmd("EXISTS").arg(keys.producers());
+        pipeline.cmd("HGETALL").arg(keys.roll());
+        for name in &names {
+            pipeline.cmd("HGETALL").arg(keys.part(name));
+        }
+        let replies: Vec<Value> = pipeline.query_async(&mut redis).await.map_err(failed)?;
+        let mut replies = replies.into_iter();
+        let mut next = || replies.next().unwrap_or(Value::Nil);
+        type Entries = Vec<(String, Value)>;
+        let parsed = |error: redis::ParsingError| failed(error.into());
+        let last: Entries = redis::from_redis_value(next()).map_err(parsed)?;
+        let relayed: bool = redis::from_redis_value(next()).map_err(parsed)?;
+        let ids: HashMap<String, String> = redis::from_redis_value(next()).map_err(parsed)?;
+        if ids.len() != names.len() || !names.iter().all(|name| ids.contains_key(name)) {
+            // Someone came or went in between.
+            continue;
+        }
+        let mut parts = Vec::with_capacity(names.len());
+        for instance in names {
+            let rows: Vec<(String, String)> = redis::from_redis_value(next()).map_err(parsed)?;
+            let row = |(session, row): (String, String)| (session, Row::parse(&row));
+            parts.push(Part {
+                id: ids[&instance].clone(),
+                rows: rows.into_iter().map(row).collect(),
+                instance,
+            });
+        }
+        return Ok(View {
+            last: last.into_iter().next().map_or("0-0".to_owned(), |it| it.0),
+            is_partial,
+            has_roll: relayed || !parts.is_empty(),
+            parts,
+        });
     }
 }
