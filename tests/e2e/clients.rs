@@ -54,6 +54,52 @@ fn mosquitto_publishes_and_subscribes_in_every_version_and_qos() {
 }
 
 #[test]
+fn mosquitto_shares_a_subscription_and_hears_its_identifier() {
+    let world = World::start();
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages/room");
+    let shared = format!("$share/group/{topic}");
+    let listen = || {
+        let more = [
+            "-V",
+            "5",
+            "-q",
+            "1",
+            "-D",
+            "subscribe",
+            "subscription-identifier",
+            "300",
+            "-t",
+            &shared,
+            "-F",
+            "%t %S %p",
+            "-C",
+            "5",
+            "-W",
+            "20",
+        ];
+        let listening = mosquitto(&world, "mosquitto_sub", &thing, &more)
+            .stdout(Stdio::piped())
+            .spawn();
+        listening.expect("mosquitto_sub is installed: see tests/run")
+    };
+    let mut listening = [listen(), listen()];
+    // Again and again, since nobody says when the others have subscribed.
+    while listening
+        .iter_mut()
+        .any(|it| it.try_wait().expect("a child").is_none())
+    {
+        let said = ["-V", "5", "-q", "1", "-t", &topic, "-m", "hello"];
+        assert!(publish(&world, &thing, &said).status.success());
+    }
+    for listening in listening {
+        let output = listening.wait_with_output().expect("ends");
+        let heard = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(heard, format!("{topic} 300 hello\n").repeat(5));
+    }
+}
+
+#[test]
 fn mosquitto_hears_why_it_is_not_let_in() {
     let world = World::start();
     let (thing, channel) = world.member();
