@@ -248,6 +248,11 @@ fn values_that_make_no_sense_stop_the_start() {
         ),
         ("SERVER_REFERENCE", "a\nb", "mqtt.server_reference"),
         ("ACCESS", "closed", "mqtt.access"),
+        ("MQTT31", "perhaps", "mqtt.mqtt31"),
+        ("RETAIN_AVAILABLE", "perhaps", "mqtt.retain_available"),
+        ("CHECK_PAYLOAD_FORMAT", "yes?", "mqtt.check_payload_format"),
+        ("SYS__INTERVAL", "soon", "mqtt.sys.interval"),
+        ("SYS__READERS", "lamp", "mqtt.sys.readers"),
     ] {
         let name = format!("ROLLCALL_MQTT__{name}");
         let world = World::prepared(&[(&name, value)]);

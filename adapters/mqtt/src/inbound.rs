@@ -101,7 +101,8 @@ impl Worker {
                 self.promise(token);
                 return self.answer_publish(token, publish, reason::SUCCESS);
             }
-            // Clients of 3.1.1 are told of no maximum: identifiers are theirs.
+            // Clients of 3.1.1 are told of no maximum: identifiers are theirs. QoS 1 need not be counted: it is
+            // answered in order and leaves nothing behind, and while one has to wait, no more are read.
             let told = self.connections[token].protocol == Some(Protocol::Mqtt5);
             if told && received.len() >= usize::from(self.shared.config.max_inflight) {
                 return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
