@@ -15,6 +15,7 @@ use rollcall_domain::identity::{ChannelId, Secret, ThingId};
 use rollcall_domain::presence::{Arrivals, Kept, Presence, PresenceLog};
 use rollcall_domain::sessions::Left;
 use rollcall_mqtt::{Config, Front};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +54,9 @@ impl Lab {
             .enable_all()
             .build()
             .expect("a runtime");
+        // A write to who is gone is to fail, not to end the process: what else sees to it is not there in fuzz targets.
+        let pipe = runtime.block_on(async { signal(SignalKind::pipe()) });
+        drop(pipe.expect("a handler"));
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("mqtt.sock");
         let config = config(&format!("unix:{}", path.display()));
