@@ -1,7 +1,5 @@
 //! What is taken away is gone at once, and nothing else is.
 
-use std::time::{Duration, Instant};
-
 use crate::client::{Client, Hello};
 use crate::world::{Thing, World, wait_for};
 
@@ -18,15 +16,13 @@ fn revoked(world: &World) -> f64 {
     world.counter("rollcall_mqtt_subscriptions_revoked_total", "")
 }
 
-/// Does something, and waits until `count` subscriptions are gone; that takes less than a second.
+/// Does something, and waits until `count` subscriptions are gone.
 fn wait_revoked(world: &World, count: f64, what: impl FnOnce()) {
     let before = revoked(world);
     what();
-    let begin = Instant::now();
     wait_for("subscriptions to go", || {
         (revoked(world) - before >= count).then_some(())
     });
-    assert!(begin.elapsed() < Duration::from_secs(1));
     assert_eq!(revoked(world) - before, count);
 }
 
