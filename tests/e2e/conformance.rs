@@ -186,7 +186,10 @@ fn proofs() -> HashSet<String> {
             if path.extension().is_none_or(|it| it != "rs") {
                 continue;
             }
-            let text = fs::read_to_string(&path).expect("text");
+            let mut text = fs::read_to_string(&path).expect("text");
+            // Tests may be in a file of their own beside the room.
+            let tests = path.with_extension("").join("tests.rs");
+            text += &fs::read_to_string(tests).unwrap_or_default();
             let mut is_test = false;
             for line in text.lines().map(str::trim) {
                 if line == "#[test]" {
