@@ -100,7 +100,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Connect(connect) => connect.run(&session.connect().await?, output).await,
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
         Command::Events(events) => events.run(&session, output).await,
-        Command::Presence(presence) => presence.run(&session.connect().await?, output).await,
+        Command::Presence(presence) => presence.run(&session, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,
         Command::CheckPresence(check) => check.run(session.config, output).await,
         Command::Kick(kick) => kick.run(&session.connect().await?, output).await,

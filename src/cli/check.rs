@@ -5,7 +5,7 @@ use clap::Args;
 use rollcall_domain::audit::{Audit, Listed, Promise};
 use rollcall_redis::Url;
 use rollcall_redis::roll::{self, View};
-use rollcall_redis::stream::Reader;
+use rollcall_redis::stream::{Reader, place};
 use serde_json::json;
 
 use super::output::Output;
@@ -13,19 +13,26 @@ use crate::config::Config;
 
 #[derive(Args)]
 pub(super) struct CheckPresence {
+    #[command(flatten)]
+    place: Place,
+    /// Sessions may have begun before the stream, though nothing says that it was trimmed
+    #[arg(long)]
+    partial: bool,
+}
+
+/// Where a stream of presence is.
+#[derive(Args)]
+pub(super) struct Place {
     /// The Redis that has the stream [default: what the configuration says]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// What comes before `.mqtt` in the name of the stream [default: what the configuration says]
     #[arg(long)]
     prefix: Option<String>,
-    /// Sessions may have begun before the stream, though nothing says that it was trimmed
-    #[arg(long)]
-    partial: bool,
 }
 
-impl CheckPresence {
-    pub(super) async fn run(self, config: &Config, output: Output) -> anyhow::Result<()> {
+impl Place {
+    pub(super) fn find(self, config: &Config) -> anyhow::Result<(Url, String)> {
         let url = match self.redis {
             Some(url) => Url::new(url),
             None => config.redis.url.clone(),
@@ -34,9 +41,16 @@ impl CheckPresence {
             !url.is_empty(),
             "say which Redis: --redis redis://host:6379"
         );
-        let prefix = self.prefix.as_ref().unwrap_or(&config.redis.prefix);
+        let prefix = self.prefix.unwrap_or_else(|| config.redis.prefix.clone());
+        Ok((url, prefix))
+    }
+}
+
+impl CheckPresence {
+    pub(super) async fn run(self, config: &Config, output: Output) -> anyhow::Result<()> {
+        let (url, prefix) = self.place.find(config)?;
         // What the roll is compared with is the stream as it was when the roll was looked at.
-        let view = roll::view(&url, prefix).await?;
+        let view = roll::view(&url, &prefix).await?;
         let partial = self.partial || view.is_partial;
         let mut audit = Audit::new(partial);
         let mut reader = Reader::new(&url, format!("{prefix}.mqtt"), 0)?;
@@ -65,12 +79,6 @@ impl CheckPresence {
             _ => anyhow::bail!("{prefix}.mqtt does not keep its promises"),
         }
     }
-}
-
-/// The two numbers of the id of an entry.
-fn place(id: &str) -> (u64, u64) {
-    let (time, number) = id.split_once('-').unwrap_or((id, "0"));
-    (time.parse().unwrap_or(0), number.parse().unwrap_or(0))
 }
 
 fn listed(view: &View) -> Vec<Listed> {

@@ -1,22 +1,42 @@
 //! Who is online, and who is not to be any longer.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use rollcall_domain::identity::Timestamp;
 use rollcall_grpc::api::{self, kick_request::Whom};
 use rollcall_grpc::client::Client;
+use rollcall_redis::repair::{self, Repaired};
 use serde_json::json;
 
+use super::Session;
+use super::check::Place;
 use super::output::Output;
 use super::provisioning::Page;
+use crate::config::Config;
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Presence {
     #[command(flatten)]
     page: Page,
+    #[command(subcommand)]
+    command: Option<PresenceCommand>,
+}
+
+#[derive(Subcommand)]
+enum PresenceCommand {
+    /// Make the roll in Redis anew: instances that are alive from their journals, others from the stream
+    Rebuild(Place),
 }
 
 impl Presence {
-    pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
+        match self.command {
+            Some(PresenceCommand::Rebuild(place)) => rebuild(place, session.config, output).await,
+            None => self.list(&session.connect().await?, output).await,
+        }
+    }
+
+    async fn list(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let listing = client.online(self.page.message()).await?;
         let session = |it: &api::Online| {
             json!({
@@ -63,6 +83,32 @@ impl Presence {
         }
         Ok(())
     }
+}
+
+async fn rebuild(place: Place, config: &Config, output: Output) -> anyhow::Result<()> {
+    let (url, prefix) = place.find(config)?;
+    let Repaired { told, made, raced } = repair::rebuild(&url, &prefix).await?;
+    let made_by_name = made
+        .iter()
+        .map(|(instance, sessions)| (instance.clone(), json!(sessions)));
+    let value = json!({
+        "told": told,
+        "made": made_by_name.collect::<serde_json::Map<_, _>>(),
+        "raced": raced,
+    });
+    let told = told
+        .iter()
+        .map(|it| format!("{it}: alive, makes its part anew itself"));
+    let made = made.iter().map(|(it, sessions)| {
+        format!("{it}: gone, {sessions} sessions open by the stream, to be closed by others")
+    });
+    let changed = raced
+        .iter()
+        .map(|it| format!("{it}: changed meanwhile, try again"));
+    let lines: Vec<String> = told.chain(made).chain(changed).collect();
+    output.say(&value, &lines.join("\n"))?;
+    anyhow::ensure!(raced.is_empty(), "not all of the roll could be made anew");
+    Ok(())
 }
 
 #[derive(Args)]

@@ -228,3 +228,51 @@ fn an_instance_takes_its_part_along_to_a_new_name() {
     assert_eq!(world.events(), redis.stream(STREAM));
     assert!(redis.roll_id("front-2").is_some());
 }
+
+#[test]
+fn a_roll_that_nobody_can_vouch_for_is_made_anew_from_the_stream() {
+    let redis = RedisServer::start();
+    let mut gone = world(&redis);
+    let (things, _) = gone.members(4);
+    let clients = settle(&gone, &things, 40);
+    expect_roll(&gone, &redis, 40);
+    gone.end("KILL");
+    drop(clients);
+    // What it had is lost before anyone could close it.
+    for key in ["roll", "roll:front-1", "instance:front-1", "lease:front-1"] {
+        redis.command::<u64>(&["DEL", &format!("{{{STREAM}}}.{key}")]);
+    }
+    let mut other = World::prepared(&[
+        ("ROLLCALL_EVENTS__EXTENDED", "true"),
+        ("ROLLCALL_INSTANCE", "front-2"),
+        ("ROLLCALL_REDIS__URL", &redis.url()),
+    ]);
+    other.run();
+    let thing = other.thing("lamp");
+    let client = other.client(Hello::of(&thing, "c"));
+    wait_for("the other", || {
+        (redis.roll("front-2").len() == 1).then_some(())
+    });
+    // Someone who is not there is on the roll of one that is alive.
+    let row = r#"{"thing_id":"t","instance":"front-2","since":"1","client_id":"","protocol":"","peer":""}"#;
+    redis.command::<u64>(&["HSET", &format!("{{{STREAM}}}.roll:front-2"), "x", row]);
+    redis.command::<u64>(&[
+        "HSET",
+        &format!("{{{STREAM}}}.instance:front-2"),
+        "sessions",
+        "2",
+    ]);
+    let url = redis.url();
+    other.fail(&["check-presence", "--redis", &url]);
+
+    let told = other.json(&["presence", "rebuild", "--redis", &url]);
+    assert_eq!(told["made"]["front-1"], 40);
+    assert_eq!(told["told"][0], "front-2");
+    wait_for("all to be as it is", || {
+        let ended = stream_roll(&redis.stream(STREAM)).len() == 1;
+        (ended && redis.roll("front-1").is_empty() && redis.roll("front-2").len() == 1)
+            .then_some(())
+    });
+    other.tell(&["check-presence", "--redis", &url]);
+    drop(client);
+}

@@ -6,6 +6,9 @@
 //! roll ends the epoch of the other and closes these sessions, in steps that each take the state they saw for granted or do
 //! nothing: so several may try at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ mod announce;
 pub mod follow;
 pub mod lease;
 pub mod relay;
+pub mod repair;
 pub mod roll;
 mod script;
 pub mod stream;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{BadUrl, Url, client, connect};
 
 /// A large roll takes Redis some time.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The names of what is kept of the roll beside the stream, all in one slot with it.
 #[derive(Clone)]

@@ -29,6 +29,13 @@ pub struct StreamEntry {
     pub fields: Fields,
 }
 
+/// The two numbers of the id of an entry: later entries have greater ones.
+#[must_use]
+pub fn place(id: &str) -> (u64, u64) {
+    let (time, number) = id.split_once('-').unwrap_or((id, "0"));
+    (time.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
 impl Reader {
     /// Reads `stream` (its full name) from `since` on: milliseconds since the Unix epoch, 0 for all.
     ///
