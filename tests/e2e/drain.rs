@@ -94,6 +94,7 @@ fn few_are_seen_out_at_once_and_sent_to_another_server() {
     let mut world = World::prepared(&[
         ("ROLLCALL_MQTT__SERVER_REFERENCE", "other.example:1883"),
         ("ROLLCALL_MQTT__DRAIN__DEADLINE", "10m"),
+        ("ROLLCALL_MQTT__SESSION_QUEUE_BYTES", "32MiB"),
     ]);
     world.run();
     let (thing, channel) = world.member();
@@ -101,9 +102,12 @@ fn few_are_seen_out_at_once_and_sent_to_another_server() {
     let mut five = world.client(Hello::of(&thing, "five").five());
     let mut four = world.client(Hello::of(&thing, "four"));
     assert_eq!(four.subscribe(&[(&topic, 0)]), [0]);
+    // Who never reads again must not hold up the others.
+    let mut deaf = world.client(Hello::of(&thing, "deaf"));
+    assert_eq!(deaf.subscribe(&[(&topic, 0)]), [0]);
     // What was queued for a client is written before its connection closes.
     let payload = vec![b'x'; 500_000];
-    for _ in 0..6 {
+    for _ in 0..20 {
         five.send(&publish(true, &topic, &payload, 0, false, 0, &[]));
     }
     five.expect_silence();
@@ -123,7 +127,7 @@ fn few_are_seen_out_at_once_and_sent_to_another_server() {
         "{goodbye:?}"
     );
     five.expect_end();
-    for _ in 0..6 {
+    for _ in 0..20 {
         assert!(four.take().payload == payload);
     }
     four.expect_end();

@@ -45,7 +45,11 @@ impl Worker {
         let told = was == Stage::Live
             && connection.protocol == Some(Protocol::Mqtt5)
             && !matches!(farewell, Farewell::Disconnected | Farewell::ConnectionLost);
-        connection.stage = Stage::Closing { linger: told };
+        // A stop writes what waits; others who are not told anything get what the socket takes.
+        let unread = farewell == Farewell::ServerShutdown && connection.outbox.len() > 0;
+        connection.stage = Stage::Closing {
+            linger: told || unread,
+        };
         self.queued -= std::mem::take(&mut connection.counted);
         if was == Stage::Live {
             self.shared.board.on_departure();
@@ -68,6 +72,8 @@ impl Worker {
         }
         if told {
             self.say_goodbye(token, code, why);
+            self.linger(token);
+        } else if unread {
             self.linger(token);
         } else if farewell == Farewell::ConnectionLost || self.connections[token].outbox.len() == 0
         {
