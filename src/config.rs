@@ -149,6 +149,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "longer than redis.drain_timeout",
         ),
         (
+            !config.things.authority.is_empty() && config.mqtt.takes_certificates_for_keys(),
+            "mqtt.tls.certificate_login",
+            "instead_of_key needs the things service of this process: one elsewhere (things.authority) knows things by \
+             their keys alone",
+        ),
+        (
             config.mqtt.max_connections == 0,
             "mqtt.max_connections",
             "at least 1",

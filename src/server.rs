@@ -213,6 +213,7 @@ impl Server {
             metrics,
             roll: journal.clone(),
             sessions: Arc::new(front.handle()),
+            reload: Arc::new(front.handle()),
             callers: callers.clone(),
             readiness: Arc::new(move || {
                 let failing = kept.as_ref().is_some_and(|it| it.is_failing());

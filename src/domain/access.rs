@@ -75,6 +75,16 @@ pub trait Authority: Send + Sync {
         channel: ChannelId,
         action: Action,
     ) -> Result<ThingId, AuthorityError>;
+
+    /// Is this thing here, and enabled? An authority that knows things by their keys alone denies it.
+    async fn vouch(&self, _: ThingId) -> Result<(), AuthorityError> {
+        Err(AuthorityError::Denied)
+    }
+
+    /// May this thing do `action` on `channel`? Like [`Authority::vouch`].
+    async fn allow(&self, _: ThingId, _: ChannelId, _: Action) -> Result<(), AuthorityError> {
+        Err(AuthorityError::Denied)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +97,21 @@ pub enum AuthorityError {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a client offers: the id of a thing as user name, its key as password.
+/// How a thing proves who it is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    Key(Secret),
+    /// The front has checked a certificate that names it: it has only to be here and enabled.
+    Certificate,
+}
+
+/// What a client offers: the id of a thing as user name, its key as password; or a certificate.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// `None` for what is no id of a thing: nobody's, but checked like everybody's, so that an answer and the
     /// time it takes tell nothing.
     pub thing: Option<ThingId>,
-    pub key: Secret,
+    pub proof: Proof,
 }
 
 /// Proof that credentials were checked. Only [`Access`] makes one.
@@ -176,6 +194,8 @@ pub struct Access {
     config: Config,
     hasher: KeyHasher,
     identities: DashMap<KeyHash, Identity>,
+    /// Things that came with a certificate, and until when they are known to be enabled.
+    certified: DashMap<ThingId, Instant>,
     grants: DashMap<(ThingId, ChannelId, Action), Instant>,
     /// Grows with every revocation: permits of an earlier epoch no longer hold, and answers that were
     /// asked for in one are not remembered.
@@ -197,6 +217,7 @@ impl Access {
             config,
             hasher: KeyHasher::new(&rand::random()),
             identities: DashMap::new(),
+            certified: DashMap::new(),
             grants: DashMap::new(),
             epoch: AtomicU64::new(0),
             chance: RandomState::new(),
@@ -207,7 +228,17 @@ impl Access {
     #[must_use]
     pub fn authenticate(&self, credentials: &Credentials, now: Instant) -> Verdict<Authenticated> {
         let epoch = self.epoch();
-        let hash = self.hasher.hash(credentials.key.expose());
+        let key = match (&credentials.proof, credentials.thing) {
+            (Proof::Key(key), _) => key,
+            (Proof::Certificate, Some(thing)) => {
+                return match self.certified.get(&thing) {
+                    Some(until) if *until > now => Verdict::Granted(Authenticated { thing, epoch }),
+                    _ => Verdict::Unknown,
+                };
+            }
+            (Proof::Certificate, None) => return Verdict::Denied,
+        };
+        let hash = self.hasher.hash(key.expose());
         match self.identities.get(&hash) {
             Some(known) if known.until > now => {
                 if Some(known.thing) == credentials.thing {
@@ -230,12 +261,17 @@ impl Access {
         credentials: &Credentials,
     ) -> Result<Authenticated, AuthorityError> {
         let epoch = self.epoch();
-        let thing = self.authority.identify(&credentials.key).await?;
+        let key = match (&credentials.proof, credentials.thing) {
+            (Proof::Key(key), _) => key,
+            (Proof::Certificate, Some(thing)) => return self.vouch(thing, epoch).await,
+            (Proof::Certificate, None) => return Err(AuthorityError::Denied),
+        };
+        let thing = self.authority.identify(key).await?;
         if Some(thing) != credentials.thing {
             return Err(AuthorityError::Denied);
         }
         let until = Instant::now() + self.config.ttl;
-        let hash = self.hasher.hash(credentials.key.expose());
+        let hash = self.hasher.hash(key.expose());
         make_room(&self.identities, &self.config, &self.chance, |known| {
             known.until
         });
@@ -243,6 +279,17 @@ impl Access {
         // Looked at while the entry is locked: `forget` raises the epoch before it sweeps the entries.
         if self.epoch() == epoch {
             entry.insert(Identity { thing, until });
+        }
+        Ok(Authenticated { thing, epoch })
+    }
+
+    async fn vouch(&self, thing: ThingId, epoch: u64) -> Result<Authenticated, AuthorityError> {
+        self.authority.vouch(thing).await?;
+        let until = Instant::now() + self.config.ttl;
+        make_room(&self.certified, &self.config, &self.chance, |until| *until);
+        let entry = self.certified.entry(thing);
+        if self.epoch() == epoch {
+            entry.insert(until);
         }
         Ok(Authenticated { thing, epoch })
     }
@@ -273,13 +320,18 @@ impl Access {
     pub async fn ask(
         &self,
         thing: Authenticated,
-        key: &Secret,
+        proof: &Proof,
         channel: ChannelId,
         action: Action,
     ) -> Result<Permit, AuthorityError> {
         let epoch = self.epoch();
-        if self.authority.authorize(key, channel, action).await? != thing.thing {
-            return Err(AuthorityError::Denied);
+        match proof {
+            Proof::Key(key) => {
+                if self.authority.authorize(key, channel, action).await? != thing.thing {
+                    return Err(AuthorityError::Denied);
+                }
+            }
+            Proof::Certificate => self.authority.allow(thing.thing, channel, action).await?,
         }
         let until = Instant::now() + self.config.ttl;
         make_room(&self.grants, &self.config, &self.chance, |until| *until);
@@ -346,6 +398,7 @@ impl Access {
         if !things.is_empty() {
             self.identities
                 .retain(|_, known| !things.contains(&known.thing));
+            self.certified.retain(|thing, _| !things.contains(thing));
         }
         if !things.is_empty() || !channels.is_empty() {
             self.grants.retain(|(thing, channel, _), _| {
@@ -438,7 +491,7 @@ mod tests {
             Access::new(owner, config),
             Credentials {
                 thing: Some(thing),
-                key: Secret::new("key"),
+                proof: Proof::Key(Secret::new("key")),
             },
         )
     }
@@ -496,7 +549,7 @@ mod tests {
             let access = Access::new(Arc::clone(&owner) as Arc<dyn Authority>, config);
             let credentials = Credentials {
                 thing: named,
-                key: Secret::new(key),
+                proof: Proof::Key(Secret::new(key)),
             };
             // Twice: a refusal is not remembered.
             for asked in 1..=2 {
@@ -515,7 +568,7 @@ mod tests {
         let (channel, now) = (ChannelId::generate(), Instant::now());
         let thing = access.identify(&credentials).await.expect("granted");
         let permit = access
-            .ask(thing, &credentials.key, channel, Action::Write)
+            .ask(thing, &credentials.proof, channel, Action::Write)
             .await;
         let permit = permit.expect("granted");
         assert!(access.holds(&permit, now));
@@ -553,7 +606,7 @@ mod tests {
         let (gone, other, now) = (ChannelId::generate(), ChannelId::generate(), Instant::now());
         let thing = access.identify(&credentials).await.expect("granted");
         for channel in [gone, other] {
-            let granted = access.ask(thing, &credentials.key, channel, Action::Read);
+            let granted = access.ask(thing, &credentials.proof, channel, Action::Read);
             granted.await.expect("granted");
         }
         access.forget(&[Revoked::Channel(gone)]);
@@ -570,7 +623,7 @@ mod tests {
             for _ in 0..500 {
                 let channel = ChannelId::generate();
                 access
-                    .ask(thing, &credentials.key, channel, Action::Read)
+                    .ask(thing, &credentials.proof, channel, Action::Read)
                     .await
                     .expect("granted");
                 assert!(access.grants.len() <= max_entries);

@@ -227,6 +227,26 @@ impl Authority for Things {
             _ => Err(AuthorityError::Denied),
         }
     }
+
+    async fn vouch(&self, thing: ThingId) -> Result<(), AuthorityError> {
+        match self.store.is_enabled(thing).await.map_err(unavailable)? {
+            true => Ok(()),
+            false => Err(AuthorityError::Denied),
+        }
+    }
+
+    async fn allow(
+        &self,
+        thing: ThingId,
+        channel: ChannelId,
+        action: Action,
+    ) -> Result<(), AuthorityError> {
+        let found = self.store.allowed(thing, channel).await;
+        match found.map_err(unavailable)? {
+            Some(actions) if actions.includes(action) => Ok(()),
+            _ => Err(AuthorityError::Denied),
+        }
+    }
 }
 
 fn unavailable(error: StoreError) -> AuthorityError {

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use rustls::SupportedProtocolVersion;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Pair};
 use crate::client::{Client, Hello};
-use crate::world::{PATIENCE, World, wait_for};
+use crate::rest;
+use crate::world::{PATIENCE, Thing, World, wait_for};
 
 static V1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static V1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -272,12 +273,26 @@ fn certificates_change_while_sessions_live_on() {
     fs::write(&old.key, "no key").expect("written");
     let told = world.fail(&["reload"]);
     assert!(told.contains(old.key.to_str().expect("text")), "{told}");
+    let token = fs::read_to_string(world.folder().join("data/secrets/admin.token"));
+    let bearer = format!("Authorization: Bearer {}", token.expect("a token").trim());
+    let post = |header: &[&str]| rest::send(world.http_address(), "POST /reload", header, b"");
+    assert_eq!(post(&[]).status, 401);
+    let answer = post(&[&bearer]);
+    assert_eq!(answer.status, 409);
+    assert!(
+        answer.body.contains(old.key.to_str().expect("text")),
+        "{}",
+        answer.body
+    );
     assert!(shows(&successor));
     let other = authority.server("localhost", 8);
     replace(&new.certificate, &other.key);
     assert!(world.fail(&["reload"]).contains("cannot use"));
     assert!(shows(&successor));
 
+    replace(&new.certificate, &new.key);
+    let answer = post(&[&bearer]);
+    assert_eq!((answer.status, answer.body.contains("tls")), (200, true));
     replace(&other.certificate, &other.key);
     world.signal("HUP");
     wait_for("the old authority", || shows(&authority).then_some(()));
@@ -356,4 +371,136 @@ fn certificates_of_clients_are_checked() {
         (failures(&world, "certificate") == 8.0).then_some(())
     });
     assert!(is_let_in(&mut open(address, &trust.with(&sound)), &hello));
+}
+
+/// A server that wants certificates of clients, and those who vouch for them.
+fn mutual(settings: &[(&str, &str)]) -> (World, Authority, Authority, SocketAddr) {
+    let (mut world, authority) = prepared("root");
+    let clients = Authority::new(&world.folder(), "clients");
+    world.set("ROLLCALL_MQTT__TLS__CLIENT_CERTIFICATE", "required");
+    world.set(
+        "ROLLCALL_MQTT__TLS__CLIENT_CA",
+        clients.file().to_str().expect("text"),
+    );
+    for (name, value) in settings {
+        world.set(&format!("ROLLCALL_MQTT__{name}"), value);
+    }
+    world.run();
+    let address = world.listener("tls").parse().expect("an address");
+    (world, authority, clients, address)
+}
+
+#[test]
+fn a_certificate_is_bound_to_a_thing_and_its_key_counts_too() {
+    let (world, authority, clients, address) = mutual(&[]);
+    let (lamp, door) = (world.thing("lamp"), world.thing("door"));
+    let by_uri = clients.client(&lamp.id, 2);
+    let by_name = |name: &str, serial| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        clients.issue(params, "named", serial)
+    };
+    let (by_name, nobody) = (by_name(&lamp.id, 3), by_name("a gateway", 4));
+    let wrong_key = Thing {
+        key: door.key.clone(),
+        ..lamp.clone()
+    };
+    for (pair, thing, code) in [
+        (&by_uri, &lamp, 0),
+        (&by_name, &lamp, 0),
+        (&by_uri, &door, 0x86),
+        (&by_uri, &wrong_key, 0x86),
+        (&nobody, &lamp, 0x86),
+    ] {
+        let layer = authority.trusting().with(pair).layer();
+        let (_, connack) = Client::connect_over(address, layer, Hello::of(thing, "c").five());
+        assert_eq!(connack.code, code, "{pair:?}");
+    }
+}
+
+#[test]
+fn a_certificate_may_stand_for_a_key() {
+    let (world, authority, clients, address) = mutual(&[
+        ("TLS__CLIENT_CERTIFICATE", "optional"),
+        ("LISTENERS__TLS__TLS__CERTIFICATE_LOGIN", "instead_of_key"),
+    ]);
+    let (lamp, channel) = world.member();
+    let door = world.thing("door");
+    let topic = format!("channels/{channel}/messages");
+    let connect = |pair: Option<&Pair>, hello: Hello| {
+        let trust = authority.trusting();
+        let trust = match pair {
+            Some(pair) => trust.with(pair),
+            None => trust,
+        };
+        Client::connect_over(address, trust.layer(), hello)
+    };
+    let bare = |username: Option<&str>, id: &str| Hello {
+        username: username.map(str::to_owned),
+        password: None,
+        ..Hello::of(&lamp, id).five()
+    };
+    let pair = clients.client(&lamp.id, 2);
+    // Ids enough that some sessions live with another worker.
+    for id in ["a", "b", "c", "d"] {
+        for username in [None, Some(lamp.id.as_str())] {
+            let (mut client, connack) = connect(Some(&pair), bare(username, id).lasting());
+            assert_eq!(connack.code, 0);
+            assert_eq!(
+                connack.present,
+                username.is_some(),
+                "it is the same session"
+            );
+            assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
+            assert_eq!(client.publish(&topic, b"x", 0), 0);
+            assert_eq!(client.take().payload, b"x");
+            client.disconnect();
+        }
+    }
+    let thing = &world.events()[0]["thing_id"];
+    assert_eq!(*thing, lamp.id);
+    for (pair, hello, code) in [
+        // Somebody else, or nobody.
+        (Some(&pair), bare(Some(&door.id), "x"), 0x86),
+        (
+            Some(&clients.client("b8a1d2a4-6a3e-4d87-a5f1-0d3f0c6d2c11", 3)),
+            bare(None, "x"),
+            0x86,
+        ),
+        // Without a certificate it takes the key.
+        (None, bare(Some(&lamp.id), "x"), 0x86),
+        (None, Hello::of(&lamp, "x").five(), 0),
+    ] {
+        assert_eq!(connect(pair, hello).1.code, code);
+    }
+    // What it may not do, and what is taken away.
+    let (mut client, _) = connect(Some(&clients.client(&door.id, 4)), bare(None, "door"));
+    assert!(client.subscribe(&[(&topic, 1)])[0] >= 0x80);
+    let (mut client, _) = connect(Some(&pair), bare(None, "live"));
+    world.tell(&["things", "disable", &lamp.id]);
+    client.expect_disconnect(0x87);
+    let (_, connack) = connect(Some(&pair), bare(None, "again"));
+    assert_eq!(connack.code, 0x86);
+}
+
+#[test]
+fn a_things_service_elsewhere_knows_no_certificates() {
+    let (mut world, authority) = prepared("root");
+    for (name, value) in [
+        ("MQTT__TLS__CLIENT_CERTIFICATE", "required"),
+        (
+            "MQTT__TLS__CLIENT_CA",
+            authority.file().to_str().expect("text"),
+        ),
+        ("MQTT__TLS__CERTIFICATE_LOGIN", "instead_of_key"),
+        ("THINGS__AUTHORITY", "http://127.0.0.1:1"),
+    ] {
+        world.set(&format!("ROLLCALL_{name}"), value);
+    }
+    let output = world.up().output().expect("the program runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("mqtt.tls.certificate_login"), "{errors}");
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, KickReason, Kicked, Online, Roll, Sessions, Whom};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ pub struct Pages {
     pub metrics: Metrics,
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
+    pub reload: Arc<dyn Reload>,
     pub callers: Callers,
     pub readiness: Readiness,
 }
@@ -42,6 +44,7 @@ pub(crate) fn router(pages: Pages) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/presence", get(presence))
+        .route("/reload", post(reload))
         .route("/sessions/{id}", delete(kick_session))
         .route("/things/{id}/sessions", delete(kick_thing))
         .with_state(pages)
@@ -153,6 +156,19 @@ struct Manner {
 }
 
 type MannerOr = Result<Query<Manner>, axum::extract::rejection::QueryRejection>;
+
+/// Reads certificates again from their files; what cannot be used stays as it was.
+async fn reload(Shared(state): Shared<Pages>, _: Caller) -> Response {
+    let reload = Arc::clone(&state.reload);
+    let reloaded = tokio::task::spawn_blocking(move || reload.reload()).await;
+    let Reloaded { done, failed } = reloaded.unwrap_or_default();
+    let status = match failed.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::CONFLICT,
+    };
+    let body = serde_json::json!({ "reloaded": done, "failed": failed });
+    (status, Json(body)).into_response()
+}
 
 async fn kick_session(
     Shared(state): Shared<Pages>,

@@ -3,17 +3,19 @@
 //! The CONNECT stays at the front of the connection's input until it is decided on. It is looked at once
 //! more whenever an answer comes that it waited for, and a last time when the arrival is kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_domain::access::{Authenticated, Credentials, Verdict};
+use rollcall_domain::access::{Authenticated, Credentials, Proof, Verdict};
 use rollcall_domain::identity::{Secret, SessionId, Timestamp};
 use rollcall_domain::presence::{self, Arrivals, Change, Farewell, Presence, Protocol};
 
 use crate::aliases::Aliases;
+use crate::certificates;
 use crate::codec::{self};
-use crate::config::AccessMode;
+use crate::config::{AccessMode, CertificateLogin};
 use crate::connection::Stage;
 use crate::gate::{Answer, Answered, Asker, Question};
 use crate::packet::{Connect, Packet};
@@ -63,7 +65,7 @@ impl Worker {
         connection.wants_reasons = connect.properties.request_problem_information;
         if !self.connections[token].settled {
             self.connections[token].settled = true;
-            let home = self.home(self.username(token, connect), connect.client_id);
+            let home = self.home(&self.username(token, connect), connect.client_id);
             if home != usize::from(self.id) {
                 self.move_to(token, home, input);
                 return Flow::Over;
@@ -81,10 +83,16 @@ impl Worker {
     }
 
     /// The user name as far as it tells sessions apart: nobody has one on an open listener.
-    fn username<'a>(&self, token: usize, connect: &Connect<'a>) -> &'a str {
-        match self.shared.access_mode(&self.connections[token]) {
-            AccessMode::Things => connect.username.unwrap_or(""),
-            AccessMode::Open => "",
+    fn username<'a>(&self, token: usize, connect: &Connect<'a>) -> Cow<'a, str> {
+        let connection = &self.connections[token];
+        match (self.shared.access_mode(connection), connect.username) {
+            (AccessMode::Open, _) => "".into(),
+            (AccessMode::Things, Some(name)) => name.into(),
+            (AccessMode::Things, None) => {
+                let certificate = connection.transport.client_certificate();
+                let thing = certificate.and_then(certificates::thing);
+                thing.map(|it| it.to_string()).unwrap_or_default().into()
+            }
         }
     }
 
@@ -129,7 +137,7 @@ impl Worker {
             return Err(Refusal::StoreFailed.into());
         }
         let client_id: Box<str> = match connect.client_id {
-            "" => self.assign_client_id(self.username(token, connect)),
+            "" => self.assign_client_id(&self.username(token, connect)),
             id => id.into(),
         };
         let thing = principal.thing();
@@ -187,11 +195,34 @@ impl Worker {
         if !self.may_try(token, connect) {
             return Err(Refusal::TooManyFailedLogins.into());
         }
-        let credentials = credentials(connect);
+        let credentials = self.credentials(token, connect)?;
         let thing = self.authenticated(token, &credentials)?;
         self.login_succeeded(token, connect);
-        let key = credentials.key;
-        Ok(Principal::Thing { thing, key })
+        let proof = credentials.proof;
+        Ok(Principal::Thing { thing, proof })
+    }
+
+    /// What is to be believed of what a client says, and shows below MQTT, before its key is looked at.
+    fn credentials(&self, token: usize, connect: &Connect<'_>) -> Result<Credentials, Refusal> {
+        let said = credentials(connect);
+        let connection = &self.connections[token];
+        let Some(certificate) = connection.transport.client_certificate() else {
+            return Ok(said);
+        };
+        // A certificate is bound to one thing: nobody is another one with it, or nobody at all.
+        let named = certificates::thing(certificate).ok_or(Refusal::BadCredentials)?;
+        match self.shared.listeners[connection.listener].certificate_login() {
+            CertificateLogin::WithKey if said.thing == Some(named) => Ok(said),
+            CertificateLogin::InsteadOfKey
+                if connect.username.is_none() || said.thing == Some(named) =>
+            {
+                Ok(Credentials {
+                    thing: Some(named),
+                    proof: Proof::Certificate,
+                })
+            }
+            _ => Err(Refusal::BadCredentials),
+        }
     }
 
     fn authenticated(
@@ -447,6 +478,6 @@ fn credentials(connect: &Connect<'_>) -> Credentials {
     let key = String::from_utf8_lossy(connect.password.unwrap_or_default());
     Credentials {
         thing: connect.username.and_then(|name| name.parse().ok()),
-        key: Secret::new(key),
+        proof: Proof::Key(Secret::new(key)),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rollcall_domain::identity::ThingId;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
 use rustls::pki_types::pem::PemObject;
@@ -15,8 +16,9 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
+use x509_parser::extensions::GeneralName;
 
-use crate::config::{ClientCertificate, Tls, TlsVersion};
+use crate::config::{CertificateLogin, ClientCertificate, Tls, TlsVersion};
 
 /// What a client and its listener agree to speak over TLS.
 pub(crate) const MQTT: &[u8] = b"mqtt";
@@ -83,6 +85,10 @@ impl Certificates {
         let made = make(&self.key, &self.settings, self.protocol)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
         Ok(())
+    }
+
+    pub(crate) const fn login(&self) -> CertificateLogin {
+        self.settings.certificate_login
     }
 
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
@@ -192,6 +198,33 @@ fn read_pair(
         path: chain.into(),
         source,
     })
+}
+
+/// The thing that the certificate of a client names: by a URI `urn:uuid:ID`, else by the common name of its
+/// subject.
+pub(crate) fn thing(certificate: &[u8]) -> Option<ThingId> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let alternatives = parsed.subject_alternative_name().ok()?;
+    let mut names = alternatives
+        .iter()
+        .flat_map(|it| &it.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("urn:uuid:"),
+            _ => None,
+        });
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.parse().ok(),
+        // Which one is meant?
+        (Some(_), Some(_)) => None,
+        (None, _) => parsed
+            .subject()
+            .iter_common_name()
+            .next()?
+            .as_str()
+            .ok()?
+            .parse()
+            .ok(),
+    }
 }
 
 /// All of one kind in a PEM file.

@@ -137,6 +137,18 @@ impl Config {
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)));
         found.or_else(|| self.limits.problem())
     }
+
+    /// Whether things may come in without a key, by their certificates.
+    #[must_use]
+    pub fn takes_certificates_for_keys(&self) -> bool {
+        self.listeners.values().any(|listener| {
+            let tls = self.tls.with(&listener.tls);
+            !listener.listen.is_empty()
+                && matches!(listener.transport, Carrier::Tls | Carrier::Wss)
+                && tls.client_certificate != ClientCertificate::None
+                && tls.certificate_login == CertificateLogin::InsteadOfKey
+        })
+    }
 }
 
 /// How the clients of a listener are spoken to.
@@ -168,6 +180,7 @@ pub struct Tls {
     /// Files (PEM) of lists of revoked certificates.
     #[serde(deserialize_with = "one_or_many")]
     pub client_crl: Vec<PathBuf>,
+    pub certificate_login: CertificateLogin,
 }
 
 /// What is otherwise on one listener.
@@ -184,6 +197,7 @@ pub struct TlsChanges {
     pub client_ca: Option<Vec<PathBuf>>,
     #[serde(default, deserialize_with = "some_one_or_many")]
     pub client_crl: Option<Vec<PathBuf>>,
+    pub certificate_login: Option<CertificateLogin>,
 }
 
 impl Tls {
@@ -199,6 +213,9 @@ impl Tls {
                 .unwrap_or(common.client_certificate),
             client_ca: changes.client_ca.unwrap_or(common.client_ca),
             client_crl: changes.client_crl.unwrap_or(common.client_crl),
+            certificate_login: changes
+                .certificate_login
+                .unwrap_or(common.certificate_login),
         }
     }
 }
@@ -218,6 +235,16 @@ pub enum ClientCertificate {
     None,
     Optional,
     Required,
+}
+
+/// What the certificate of a client is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateLogin {
+    /// The thing that it names has to show its key, too.
+    WithKey,
+    /// It is all that has to be shown.
+    InsteadOfKey,
 }
 
 /// What listeners with WebSocket have in common; each may have some of it otherwise.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::Counter;
-use rollcall_domain::access::{Access, Action, Authenticated, AuthorityError, Credentials, Permit};
-use rollcall_domain::identity::{ChannelId, Secret};
+use rollcall_domain::access::{
+    Access, Action, Authenticated, AuthorityError, Credentials, Permit, Proof,
+};
+use rollcall_domain::identity::ChannelId;
 
 use crate::inbox::{Inbox, Mail};
 use crate::message::Message;
@@ -23,7 +25,7 @@ pub(crate) enum Question {
     Identify(Credentials),
     Authorize {
         thing: Authenticated,
-        key: Secret,
+        proof: Proof,
         channel: ChannelId,
         action: Action,
     },
@@ -92,11 +94,11 @@ impl Gate {
                 }
                 Question::Authorize {
                     thing,
-                    key,
+                    proof,
                     channel,
                     action,
                 } => {
-                    let grant = gate.access.ask(thing, &key, channel, action).await;
+                    let grant = gate.access.ask(thing, &proof, channel, action).await;
                     Answered::Grant(channel, action, grant)
                 }
             };

@@ -16,7 +16,7 @@ use rollcall_domain::presence::Peer;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::certificates::{CertificateError, Certificates, HTTP, MQTT};
-use crate::config::{self, AccessMode, Address, Carrier, Config};
+use crate::config::{self, AccessMode, Address, Carrier, CertificateLogin, Config};
 use crate::limits::addresses::Allowance;
 use crate::metrics::{fault_count, of_listener_count, of_listener_level};
 use crate::proxy::Proxies;
@@ -192,6 +192,12 @@ impl Listener {
                 Transport::Web(Box::new(Web::new(lower, terms.clone())))
             }
         })
+    }
+
+    pub(crate) fn certificate_login(&self) -> CertificateLogin {
+        self.certificates
+            .as_ref()
+            .map_or(CertificateLogin::WithKey, Certificates::login)
     }
 
     pub(crate) fn count(&self, fault: Fault) {

@@ -1,7 +1,7 @@
 //! Who a session belongs to, and what that lets it do.
 
-use rollcall_domain::access::{Action, Authenticated, AuthorityError, Permit, Verdict};
-use rollcall_domain::identity::{ChannelId, Secret, ThingId};
+use rollcall_domain::access::{Action, Authenticated, AuthorityError, Permit, Proof, Verdict};
+use rollcall_domain::identity::{ChannelId, ThingId};
 use rollcall_domain::topic::{TopicFilter, TopicName};
 
 use crate::config::AccessMode;
@@ -12,8 +12,8 @@ use crate::worker::Worker;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Principal {
-    /// A thing, and the key that proved it: grants are asked for with it.
-    Thing { thing: Authenticated, key: Secret },
+    /// A thing, and what proved it: grants are asked for with it.
+    Thing { thing: Authenticated, proof: Proof },
     /// Whoever came by a listener that is open to everybody.
     Anyone(Open),
     /// Of a session that an earlier run left: nobody has proved yet to be this.
@@ -93,8 +93,8 @@ impl<'a> Deed<'a> {
 impl Worker {
     /// Whether `principal` may do `deed`, as far as memory tells.
     pub(crate) fn recall(&self, principal: &Principal, deed: Deed<'_>) -> Finding {
-        let (thing, key) = match principal {
-            Principal::Thing { thing, key } => (*thing, key),
+        let (thing, proof) = match principal {
+            Principal::Thing { thing, proof } => (*thing, proof),
             Principal::Anyone(_) if deed.is_to_publish_sys() => return Finding::Denied,
             Principal::Anyone(open) => return Finding::Granted(Grant::Open(*open)),
             Principal::Absent(_) => return Finding::Denied,
@@ -116,7 +116,7 @@ impl Worker {
             Verdict::Denied => Finding::Denied,
             Verdict::Unknown => Finding::Unknown(Question::Authorize {
                 thing,
-                key: key.clone(),
+                proof: proof.clone(),
                 channel,
                 action,
             }),

@@ -86,17 +86,17 @@ impl Worker {
         }
         let session = &self.sessions[doubt.slot];
         doubt.departures = session.departures;
-        let Principal::Thing { thing, key } = session.principal.clone() else {
+        let Principal::Thing { thing, proof } = session.principal.clone() else {
             return self.deny_wills(doubt);
         };
         let question = match doubt.what {
             Revoked::Thing(_) | Revoked::Key(_) => Question::Identify(Credentials {
                 thing: Some(thing.thing()),
-                key,
+                proof,
             }),
             Revoked::Channel(channel) | Revoked::Grant { channel, .. } => Question::Authorize {
                 thing,
-                key,
+                proof,
                 channel,
                 action: doubt.action,
             },

@@ -38,14 +38,14 @@ impl Worker {
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        let (Principal::Thing { thing, key }, Some(_)) = (&session.principal, session.connection)
+        let (Principal::Thing { thing, proof }, Some(_)) = (&session.principal, session.connection)
         else {
             return;
         };
         let (access, now, thing) = (&self.shared.gate.access, self.now, *thing);
         let credentials = Credentials {
             thing: Some(thing.thing()),
-            key: key.clone(),
+            proof: proof.clone(),
         };
         let channels: HashSet<ChannelId> = session
             .subscriptions

@@ -47,6 +47,14 @@ impl Tls {
         self.connection.is_handshaking()
     }
 
+    /// The certificate of the client, checked.
+    pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
+        if self.connection.is_handshaking() {
+            return None;
+        }
+        Some(self.connection.peer_certificates()?.first()?)
+    }
+
     /// Says goodbye, and closes this side when all is written.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         if !self.closing {

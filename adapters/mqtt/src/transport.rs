@@ -111,6 +111,15 @@ impl Transport {
         }
     }
 
+    /// The certificate of the client, checked.
+    pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.client_certificate(),
+            Self::Web(web) => web.client_certificate(),
+        }
+    }
+
     /// Puts what was read from the socket beneath it to where it belongs: what is for MQTT comes back.
     pub(crate) fn feed(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match self {

@@ -98,6 +98,13 @@ impl Web {
         matches!(self.stage, Stage::Asked(_))
     }
 
+    pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
+        match &self.lower {
+            Lower::Plain(_) => None,
+            Lower::Tls(tls) => tls.client_certificate(),
+        }
+    }
+
     /// Allows messages as large as those of a client that is known.
     pub(crate) fn welcome(&mut self) {
         let most = Some(self.terms.max_message);

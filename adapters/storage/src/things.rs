@@ -337,6 +337,42 @@ impl ThingStore for Database {
         };
         row.map(found).transpose().map_err(&failed)
     }
+
+    async fn is_enabled(&self, thing: ThingId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM things WHERE id = ? AND enabled = 1")
+            .bind(thing.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed("identify a thing"))?;
+        Ok(row.is_some())
+    }
+
+    async fn allowed(
+        &self,
+        thing: ThingId,
+        channel: ChannelId,
+    ) -> Result<Option<Actions>, StoreError> {
+        let failed = failed("authorize a thing");
+        let row = sqlx::query(
+            "SELECT can_read, can_write FROM things
+             JOIN grants ON grants.thing = things.id
+             JOIN channels ON channels.id = grants.channel
+             WHERE things.id = ? AND things.enabled = 1
+             AND channels.id = ? AND channels.enabled = 1",
+        )
+        .bind(thing.as_bytes().as_slice())
+        .bind(channel.as_bytes().as_slice())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(&failed)?;
+        let found = |row: SqliteRow| {
+            Ok(Actions {
+                read: row.try_get(0)?,
+                write: row.try_get(1)?,
+            })
+        };
+        row.map(found).transpose().map_err(&failed)
+    }
 }
 
 fn thing(row: &SqliteRow) -> Result<Thing, sqlx::Error> {

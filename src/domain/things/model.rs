@@ -224,4 +224,14 @@ pub trait ThingStore: Send + Sync {
         key: &KeyHash,
         channel: ChannelId,
     ) -> Result<Option<(ThingId, Actions)>, StoreError>;
+
+    /// Whether there is such a thing, and it is enabled.
+    async fn is_enabled(&self, thing: ThingId) -> Result<bool, StoreError>;
+
+    /// What an enabled thing may do on an enabled channel.
+    async fn allowed(
+        &self,
+        thing: ThingId,
+        channel: ChannelId,
+    ) -> Result<Option<Actions>, StoreError>;
 }
