@@ -1,7 +1,7 @@
 //! Clients that keep to the protocol, and a server that is killed over and over: nothing that was acknowledged is
 //! lost, QoS 2 comes once, and everything in order.
 //!
-//! `ROLLCALL_SEED=n` plays a game again, as far as time lets itself be played again; `ROLLCALL_ROUNDS=n` plays a
+//! `GAME_SEED=n` plays a game again, as far as time lets itself be played again; `GAME_ROUNDS=n` plays a
 //! longer one.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -347,16 +347,16 @@ fn play(durability: &str, seed: u64, rounds: u64) {
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var("ROLLCALL_SEED")
+    let seed = std::env::var("GAME_SEED")
         .ok()
         .and_then(|it| it.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("ROLLCALL_SEED={seed}");
+    eprintln!("GAME_SEED={seed}");
     seed
 }
 
 fn rounds() -> u64 {
-    let rounds = std::env::var("ROLLCALL_ROUNDS")
+    let rounds = std::env::var("GAME_ROUNDS")
         .ok()
         .and_then(|it| it.parse().ok());
     rounds.unwrap_or(5)
