@@ -260,6 +260,12 @@ mod tests {
                 "connect_timeout",
             ),
             ("ROLLCALL_JOURNAL__DURABILITY", "paper", "durability"),
+            ("ROLLCALL_MQTT__DURABILITY", "paper", "durability"),
+            (
+                "ROLLCALL_MQTT__COMMIT_INTERVAL",
+                "2s",
+                "mqtt.commit_interval",
+            ),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
             ("ROLLCALL_LEASE__TTL", "100ms", "lease.ttl"),
             ("ROLLCALL_LEASE__TTL", "2h", "lease.ttl"),

@@ -57,8 +57,9 @@ pub struct Delivery {
     /// Its place among all that was ever sent in the session, which its packet identifier follows from;
     /// `None` as long as it waits.
     pub place: Option<u64>,
-    /// The client has it, but has not heard that this is known.
-    pub released: bool,
+    /// The client has it, but may not have heard that this is known. Of two in a session, the one with the
+    /// lower number was released first.
+    pub released: Option<NonZeroU64>,
 }
 
 /// Published when its session has lost its connection for so long.
@@ -94,7 +95,7 @@ pub enum Change {
     /// A delivery is on its way, in this place.
     Sent(SessionNumber, MessageNumber, u64),
     /// The client has a QoS 2 message; what is left is to agree on that.
-    Released(SessionNumber, MessageNumber),
+    Released(SessionNumber, MessageNumber, NonZeroU64),
     /// A delivery is over. A message goes with its last one.
     Done(SessionNumber, MessageNumber),
     /// A QoS 2 message came under this packet identifier, which stands for it until it is released.

@@ -386,6 +386,26 @@ fn what_was_revoked_while_the_front_was_away_is_not_delivered() {
 }
 
 #[test]
+fn who_was_shut_out_while_absent_has_no_session_any_more() {
+    let mut world = World::start();
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let hello = Hello::of(&thing, "sleeper").lasting();
+    let mut sleeper = world.client(hello.clone());
+    sleeper.subscribe(&[(&topic, 1)]);
+    sleeper.reset();
+    world.crash_and_restart();
+    world.tell(&["things", "disable", &thing.id]);
+    wait_for("the session to go", || {
+        (world.counter("rollcall_mqtt_sessions ", "") == 0.0).then_some(())
+    });
+    restart(&mut world, "TERM");
+    world.tell(&["things", "enable", &thing.id]);
+    let (_, connack) = Client::connect(world.mqtt(), hello);
+    assert_eq!((connack.code, connack.present), (0, false));
+}
+
+#[test]
 fn nothing_is_acknowledged_that_a_full_disk_did_not_take() {
     const ROOM: u64 = 1024 * 1024;
     let mut world = World::prepared(&[]);

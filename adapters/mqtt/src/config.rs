@@ -120,6 +120,11 @@ impl Config {
                 "mqtt.max_subscriptions",
                 "at least 1",
             ),
+            (
+                self.commit_interval > Duration::from_secs(1),
+                "mqtt.commit_interval",
+                "at most 1s",
+            ),
             (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
             (
                 self.drain.deadline.is_zero(),

@@ -389,6 +389,6 @@ fn delivery(number: MessageNumber, qos: QoS, retain: bool, via: Option<&Via>) ->
         properties: via.map_or_else(Box::default, |via| via.identifiers.clone()),
         group: group.map(|group| group.filter().into()),
         place: None,
-        released: false,
+        released: None,
     }
 }

@@ -248,7 +248,8 @@ impl Worker {
             Acked::Done => {}
             Acked::Release(number) => {
                 if let (Some(session), Some(number)) = (session.keeps_as(), number) {
-                    self.notes.add(Change::Released(session, number));
+                    let order = self.next_number();
+                    self.notes.add(Change::Released(session, number, order));
                     self.promise(token);
                 }
                 self.reply(token, |out| {

@@ -138,6 +138,11 @@ impl Worker {
 
     fn window(&self, deliveries: Vec<Delivery>, messages: &Messages) -> Window {
         let (mut sent, mut queue) = (Vec::new(), Vec::new());
+        let mut released: Vec<_> = deliveries
+            .iter()
+            .filter_map(|it| Some((it.released?, it.place?)))
+            .collect();
+        released.sort_unstable();
         for it in deliveries {
             let message = messages.get(&it.message).cloned();
             let (Some(message), Some(qos)) = (message, QoS::from_bits(it.qos)) else {
@@ -165,9 +170,9 @@ impl Worker {
                     let flight = Flight {
                         qos,
                         retain: it.retain,
-                        released: it.released,
+                        released: it.released.is_some(),
                         sent: false,
-                        message: (!it.released).then_some(message),
+                        message: it.released.is_none().then_some(message),
                         number: Some(it.message),
                         via,
                     };
@@ -175,7 +180,8 @@ impl Worker {
                 }
             }
         }
-        Window::restore(sent, queue)
+        let released = released.into_iter().map(|(_, place)| place);
+        Window::restore(sent, released, queue)
     }
 
     /// Finds out what the owner of a session that an earlier run left may still read: what was revoked

@@ -115,8 +115,13 @@ impl Window {
         }
     }
 
-    /// What an earlier run left: what was sent, by its place, in order, and what waits.
-    pub(crate) fn restore(sent: Vec<(u64, Flight)>, queue: Vec<Queued>) -> Self {
+    /// What an earlier run left: what was sent, by its place, in order; the places of what was released, in
+    /// the order of that; and what waits.
+    pub(crate) fn restore(
+        sent: Vec<(u64, Flight)>,
+        released: impl Iterator<Item = u64>,
+        queue: Vec<Queued>,
+    ) -> Self {
         let mut window = Self::new();
         window.keeps = true;
         window.first = sent.first().map_or(1, |(place, _)| *place);
@@ -124,12 +129,14 @@ impl Window {
             let index = usize::try_from(place - window.first).unwrap_or(usize::MAX);
             // Nothing that is further apart was ever under way at one time.
             if index < usize::from(IDS) {
-                if flight.released {
-                    window.released.push_back(id(place));
-                }
                 window.flights.resize(index.max(window.flights.len()), None);
                 window.flying_bytes += flight.bytes();
                 window.flights.push_back(Some(flight));
+            }
+        }
+        for place in released {
+            if window.flight(id(place)).is_some_and(|it| it.released) {
+                window.released.push_back(id(place));
             }
         }
         for queued in queue {
@@ -387,6 +394,10 @@ impl Window {
     /// Gives a message up that cannot be sent.
     pub(crate) fn abandon(&mut self, id: u16) {
         self.finish(self.index(id));
+    }
+
+    fn flight(&self, id: u16) -> Option<&Flight> {
+        self.flights.get(self.index(id))?.as_ref()
     }
 
     /// How far behind the first flight the one with this identifier is.

@@ -124,6 +124,41 @@ fn exactly_once_takes_two_steps() {
 }
 
 #[test]
+fn what_an_earlier_run_left_keeps_its_identifiers_and_its_order() {
+    // Beyond the last identifier the first one follows.
+    let places = [65_534, 65_536, 65_539, 65_540];
+    let sent = places.map(|place| {
+        let mut flight = flight(QoS::ExactlyOnce);
+        flight.sent = false;
+        flight.released = place == 65_536 || place == 65_540;
+        (place, flight)
+    });
+    let released = [65_540, 65_536].into_iter();
+    let waits = Queued {
+        message: message(b'q'),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        via: None,
+    };
+    let mut window = Window::restore(sent.to_vec(), released, vec![waits]);
+    window.resume(9, usize::MAX);
+    let mut again = Vec::new();
+    while let Some((id, flight)) = window.resend() {
+        again.push((id, flight.released));
+    }
+    assert_eq!(again, [(65_534, false), (5, true), (4, false), (1, true)]);
+    for (id, released) in again {
+        if !released {
+            window.acknowledge(AckKind::PubRec, id, false);
+        }
+        let acked = window.acknowledge(AckKind::PubComp, id, false);
+        assert_eq!(acked, Acked::Done);
+    }
+    assert!(window.dequeue().is_some());
+    assert_eq!(window.send(flight(QoS::AtLeastOnce)).0, 6);
+}
+
+#[test]
 fn releases_take_the_turns_of_each_other() {
     let mut window = Window::new();
     window.resume(9, usize::MAX);

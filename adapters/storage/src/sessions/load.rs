@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rollcall_domain::identity::{ThingId, Timestamp};
@@ -164,6 +165,7 @@ fn session(row: &Row<'_>) -> rusqlite::Result<KeptSession> {
 
 fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let place: Option<i64> = row.get(6)?;
+    let released: Option<i64> = row.get(7)?;
     Ok(Delivery {
         message: number(row, 1)?,
         qos: row.get(2)?,
@@ -171,7 +173,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         properties: row.get_ref(4)?.as_blob()?.into(),
         group: row.get(5)?,
         place: place.map(i64::cast_unsigned),
-        released: row.get(7)?,
+        released: released.and_then(|it| NonZeroU64::new(it.cast_unsigned())),
     })
 }
 

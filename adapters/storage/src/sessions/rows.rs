@@ -1,5 +1,6 @@
 //! How changes become rows, and back.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use rollcall_domain::identity::{ThingId, Timestamp};
@@ -188,7 +189,7 @@ pub(super) fn queued(
     session: SessionNumber,
     delivery: &Delivery,
     place: Option<u64>,
-    released: bool,
+    released: Option<NonZeroU64>,
 ) -> Result<bool> {
     let inserted = db
         .prepare_cached(
@@ -203,7 +204,7 @@ pub(super) fn queued(
             &delivery.properties[..],
             delivery.group,
             place.map(u64::cast_signed),
-            released,
+            released.map(|it| it.get().cast_signed()),
         ])?;
     Ok(inserted > 0)
 }
@@ -223,9 +224,10 @@ pub(super) fn released(
     db: &Connection,
     session: SessionNumber,
     message: MessageNumber,
+    order: NonZeroU64,
 ) -> Result<()> {
-    db.prepare_cached("UPDATE deliveries SET released = 1 WHERE message = ? AND session = ?")?
-        .execute([message.get(), session.get()].map(u64::cast_signed))?;
+    db.prepare_cached("UPDATE deliveries SET released = ? WHERE message = ? AND session = ?")?
+        .execute([order, message, session].map(|it| it.get().cast_signed()))?;
     Ok(())
 }
 

@@ -55,7 +55,8 @@ CREATE TABLE deliveries (
     -- The filter of the shared subscription that it came by.
     shared TEXT,
     place INTEGER,
-    released INTEGER NOT NULL,
+    -- The order in which deliveries of a session were; NULL if it is not.
+    released INTEGER,
     PRIMARY KEY (message, session)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX deliveries_of_sessions ON deliveries (session);

@@ -122,7 +122,7 @@ impl Model {
             | Change::Unsubscribed(session, _)
             | Change::Queued(session, _)
             | Change::Sent(session, ..)
-            | Change::Released(session, _)
+            | Change::Released(session, ..)
             | Change::Done(session, _)
             | Change::Received(session, _)
             | Change::Unreceived(session, _) => session,
@@ -151,9 +151,9 @@ impl Model {
                     it.place = Some(*place);
                 }
             }
-            Change::Released(_, message) => {
+            Change::Released(_, message, order) => {
                 if let Some(it) = deliveries.find(|it| it.message == *message) {
-                    it.released = true;
+                    it.released = Some(*order);
                 }
             }
             Change::Done(_, message) => kept.deliveries.retain(|it| it.message != *message),
@@ -245,7 +245,7 @@ fn batch(dice: &[(u8, u64, u64)], next: &mut u64) -> Vec<Change> {
                         properties: [b as u8, 7][..(b % 3) as usize].into(),
                         group: b.is_multiple_of(3).then(|| "$share/a/b".into()),
                         place: None,
-                        released: false,
+                        released: None,
                     };
                     Change::Queued(session, delivery)
                 };
@@ -255,7 +255,7 @@ fn batch(dice: &[(u8, u64, u64)], next: &mut u64) -> Vec<Change> {
                 queued(session, 1)
             }
             12 => Change::Sent(session, known, b),
-            13 => Change::Released(session, known),
+            13 => Change::Released(session, known, number(b + 1)),
             14..=17 => Change::Done(session, known),
             18 => Change::Received(session, (b % 4) as u16 + 1),
             19 => Change::Unreceived(session, (b % 4) as u16 + 1),
@@ -322,7 +322,7 @@ fn expired_messages_are_gone_unless_they_are_under_way() {
             properties: [].into(),
             group: None,
             place: None,
-            released: false,
+            released: None,
         };
         changes.push(Change::Queued(number(1), delivery));
     }

@@ -1,6 +1,7 @@
 //! The one who writes sessions and messages.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ impl Metrics {
 #[derive(Default)]
 struct Course {
     place: Option<u64>,
-    released: bool,
+    released: Option<NonZeroU64>,
     done: bool,
 }
 
@@ -204,11 +205,13 @@ fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<(
             }
             // What was queued in this commit has been dealt with.
             Change::Sent(session, message, _)
-            | Change::Released(session, message)
+            | Change::Released(session, message, _)
             | Change::Done(session, message)
                 if courses.contains_key(&(*session, *message)) => {}
             Change::Sent(session, message, place) => rows::sent(&db, *session, *message, *place)?,
-            Change::Released(session, message) => rows::released(&db, *session, *message)?,
+            Change::Released(session, message, order) => {
+                rows::released(&db, *session, *message, *order)?;
+            }
             Change::Done(session, message) => {
                 rows::done(&db, *session, *message)?;
                 loose.push(*message);
@@ -242,9 +245,9 @@ fn courses(changes: &[Change]) -> HashMap<(SessionNumber, MessageNumber), Course
                     course.place = Some(*place);
                 }
             }
-            Change::Released(session, message) => {
+            Change::Released(session, message, order) => {
                 if let Some(course) = courses.get_mut(&(*session, *message)) {
-                    course.released = true;
+                    course.released = Some(*order);
                 }
             }
             Change::Done(session, message) => {
