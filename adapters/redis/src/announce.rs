@@ -429,6 +429,10 @@ impl Passage for Presences {
         redis: &mut MultiplexedConnection,
         position: u64,
     ) -> Result<(), Trouble> {
+        if self.leases.borrow().epoch != self.held.epoch {
+            // The keeper has found out that it was over, and has another.
+            return Err(Trouble::Fenced);
+        }
         let known = self.target.position(redis).await?;
         if known != position {
             return Err(Trouble::Lost);
