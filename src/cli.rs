@@ -7,6 +7,7 @@ mod presence;
 mod provisioning;
 mod reload;
 mod up;
+mod watch;
 
 use std::path::PathBuf;
 

@@ -5,12 +5,14 @@ use rollcall_domain::identity::Timestamp;
 use rollcall_grpc::api::{self, kick_request::Whom};
 use rollcall_grpc::client::Client;
 use rollcall_redis::repair::{self, Repaired};
+use rollcall_redis::{Url, roll};
 use serde_json::json;
 
 use super::Session;
 use super::check::Place;
 use super::output::Output;
 use super::provisioning::Page;
+use super::watch::{self, Watch};
 use crate::config::Config;
 
 #[derive(Args)]
@@ -18,6 +20,12 @@ use crate::config::Config;
 pub(super) struct Presence {
     #[command(flatten)]
     page: Page,
+    /// Go on with who comes and goes
+    #[arg(long, short)]
+    watch: bool,
+    /// Show the roll of all instances on this Redis, rather than of the server
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     #[command(subcommand)]
     command: Option<PresenceCommand>,
 }
@@ -32,7 +40,27 @@ impl Presence {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         match self.command {
             Some(PresenceCommand::Rebuild(place)) => rebuild(place, session.config, output).await,
-            None => self.list(&session.connect().await?, output).await,
+            None => match &self.redis {
+                Some(url) => {
+                    self.show_redis(&Url::new(url), session.config, output)
+                        .await
+                }
+                None => self.list(&session.connect().await?, output).await,
+            },
+        }
+    }
+
+    async fn show_redis(&self, url: &Url, config: &Config, output: Output) -> anyhow::Result<()> {
+        let prefix = &config.redis.prefix;
+        let view = roll::view(url, prefix).await?;
+        let api::Page { offset, limit } = self.page.message();
+        let online = watch::show(&view, offset, limit, output)?;
+        match self.watch {
+            true => {
+                let watch = Watch::new(online, output);
+                watch.follow_redis(url, prefix, view.last).await
+            }
+            false => Ok(()),
         }
     }
 
@@ -53,6 +81,7 @@ impl Presence {
         let value = json!({
             "instance": listing.instance,
             "total": listing.total,
+            "position": listing.position,
             "sessions": listing.sessions.iter().map(session).collect::<Vec<_>>(),
         });
         let rows: Vec<_> = listing
@@ -80,6 +109,11 @@ impl Presence {
         output.table(&value, headings, &rows)?;
         if !output.json {
             output.line(&format!("{} online", listing.total))?;
+        }
+        if self.watch {
+            let online = [(listing.instance.clone(), listing.total)].into();
+            let watch = Watch::new(online, output);
+            watch.follow_server(client, listing.position).await?;
         }
         Ok(())
     }

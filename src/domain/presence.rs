@@ -193,6 +193,9 @@ pub trait Roll: Send + Sync {
     /// How many they are.
     fn len(&self) -> usize;
 
+    /// The roll and the position of the journal that it is of, at one moment.
+    fn snapshot(&self) -> Snapshot;
+
     /// The id with which a session was let in: another than the one on the roll if it was announced anew.
     fn admitted_as(&self, session: SessionId) -> SessionId {
         session
@@ -225,9 +228,6 @@ pub struct Snapshot {
 pub trait Journal: EventLog + Roll {
     /// As [`EventLog::read`], before it becomes text.
     async fn read_changes(&self, position: u64, limit: usize) -> Result<Vec<Noted>, LogError>;
-
-    /// The roll and its position, at one moment.
-    fn snapshot(&self) -> Snapshot;
 
     /// Notes that `sessions` were closed by others, though they are alive: each leaves, and goes on as another
     /// session. Its own departure, when it comes, is that of the other. Returns when that is kept, or known to

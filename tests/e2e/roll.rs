@@ -276,3 +276,79 @@ fn a_roll_that_nobody_can_vouch_for_is_made_anew_from_the_stream() {
     other.tell(&["check-presence", "--redis", &url]);
     drop(client);
 }
+
+/// What a watch prints, line by line, until enough is seen of it.
+struct Watching {
+    process: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Watching {
+    fn begin(world: &World, more: &[&str]) -> Self {
+        use std::io::BufRead;
+        let arguments = [&["--json", "presence", "--watch"], more].concat();
+        let mut command = world.command(&arguments);
+        let mut process = command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let out = process.stdout.take().expect("piped");
+        let lines = std::io::BufReader::new(out).lines();
+        Self { process, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_watch_begins_with_the_roll_and_misses_and_doubles_nothing() {
+    let redis = RedisServer::start();
+    let world = world(&redis);
+    let (things, _) = world.members(8);
+    let clients = settle(&world, &things, 20);
+    expect_roll(&world, &redis, 20);
+    let hellos = things.iter().map(|thing| Hello::of(thing, "c")).collect();
+    let storm = Storm::begin(world.mqtt(), hellos);
+    storm.wait(50);
+    let url = redis.url();
+    for more in [
+        &["--limit", "10000"][..],
+        &["--limit", "10000", "--redis", &url],
+    ] {
+        // In the middle of things.
+        let mut watching = Watching::begin(&world, more);
+        let roll = watching.next();
+        let sessions = roll["sessions"].as_array().expect("a list");
+        let id = |it: &Value| it["session_id"].as_str().expect("text").to_owned();
+        let mut online: BTreeSet<String> = sessions.iter().map(id).collect();
+        assert_eq!(roll["total"], online.len());
+        assert!(online.len() >= 20);
+        for _ in 0..200 {
+            let change = watching.next();
+            let session = id(&change["fields"]);
+            match change["fields"]["event_type"].as_str() {
+                Some("connect") => assert!(online.insert(session), "{change}"),
+                _ => assert!(online.remove(&session), "{change}"),
+            }
+            assert_eq!(change["online"], online.len());
+        }
+    }
+    storm.end();
+    drop(clients);
+    wait_for("nobody", || redis.roll(INSTANCE).is_empty().then_some(()));
+    let text = world.tell(&["presence", "--redis", &url]);
+    assert!(
+        text.contains("0 on front-1") && text.contains("0 online"),
+        "{text}"
+    );
+}

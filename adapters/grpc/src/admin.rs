@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rollcall_domain::identity::Secret;
 use rollcall_domain::ports::{Reload, Reloaded};
-use rollcall_domain::presence::{Kick, Kicked, Roll, Sessions, Whom};
+use rollcall_domain::presence::{Kick, Kicked, Roll, Sessions, Snapshot, Whom};
 use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
@@ -87,13 +87,13 @@ impl api::presence_server::Presence for Presence {
         request: Request<api::Page>,
     ) -> Result<Response<api::ListOnlineResponse>, Status> {
         let api::Page { offset, limit } = request.into_inner();
-        let online = self.roll.online();
+        let Snapshot { position, online } = self.roll.snapshot();
         let (offset, limit) = (offset as usize, limit.min(10_000) as usize);
         let sessions = online
             .iter()
             .skip(offset)
             .take(limit)
-            .map(|online| api::Online {
+            .map(|(_, online)| api::Online {
                 session_id: online.session.id.to_string(),
                 thing_id: online.session.thing.to_string(),
                 client_id: online.session.client_id.to_string(),
@@ -105,6 +105,7 @@ impl api::presence_server::Presence for Presence {
             instance: self.roll.instance().to_owned(),
             total: online.len() as u64,
             sessions: sessions.collect(),
+            position,
         }))
     }
 

@@ -280,6 +280,10 @@ impl Roll for Journal {
         self.shared.roll().len()
     }
 
+    fn snapshot(&self) -> Snapshot {
+        self.shared.roll().snapshot()
+    }
+
     fn admitted_as(&self, session: SessionId) -> SessionId {
         self.shared.roll().origin(session)
     }
@@ -393,10 +397,6 @@ impl rollcall_domain::presence::Journal for Journal {
             }
         }
         Ok(changes)
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        self.shared.roll().snapshot()
     }
 
     async fn reannounce(&self, sessions: Vec<SessionId>) {

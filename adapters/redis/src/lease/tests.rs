@@ -62,16 +62,16 @@ impl Roll for Empty {
     fn len(&self) -> usize {
         0
     }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
 }
 
 #[async_trait]
 impl Journal for Empty {
     async fn read_changes(&self, _: u64, _: usize) -> Result<Vec<Noted>, LogError> {
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
     }
 
     async fn reannounce(&self, _: Vec<SessionId>) {}
