@@ -24,8 +24,8 @@ a > connect will=~/w will-flags=1
 a > subscribe 1 ~/x=2 ~/y=0
 a < suback 1 1 0
 a > publish ~/x one qos=1 id=5
-a < publish ~/x one qos=1
 a < puback 5
+a < publish ~/x one qos=1
 b > connect
 b < connack 0
 b > publish ~/x two qos=2
@@ -180,21 +180,21 @@ a < connack 0
 a > subscribe 1 ~/#=2
 a < suback 1 2
 a > publish ~/x hex:c3a4 qos=1 id=1 format=1
-a < publish ~/x \u{e4} qos=1 format=1
 a < puback 1
+a < publish ~/x \u{e4} qos=1 format=1
 a > publish ~/x hex:ff qos=1 id=2 format=1
 a < puback 2 99
 a > publish ~/x hex:ff qos=2 id=2 format=1
 a < pubrec 2 99
 a silent
 a > publish ~/x hex:ff qos=1 id=4 format=0
-a < publish ~/x \u{fffd} qos=1 format=0
 a < puback 4
+a < publish ~/x \u{fffd} qos=1 format=0
 a > publish ~/y hex:ff qos=1 id=5 format=1 alias=1
 a < puback 5 99
 a > publish - known qos=1 id=6 alias=1
-a < publish ~/y known qos=1
 a < puback 6
+a < publish ~/y known qos=1
 a > publish ~/x hex:ff format=1
 a < disconnect 99
 a < end

@@ -155,6 +155,23 @@ impl Worker {
             let name = TopicName::parse(topic).expect("invariant: the codec checks topic names");
             route = self.route(name);
         }
+        let code = match route.is_empty() {
+            false => reason::SUCCESS,
+            true => reason::NO_MATCHING_SUBSCRIBERS,
+        };
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+            self.sessions[slot].received.push(id);
+            if let Some(session) = session {
+                self.notes.add(Change::Received(session, id));
+                promises = true;
+            }
+        }
+        // Who hears itself hears first that it was understood, if nothing has to be kept before that is true:
+        // members of groups may have to.
+        let at_once = !keeps && route.groups.is_empty();
+        if at_once {
+            self.answer_publish(token, publish, code);
+        }
         if !route.is_empty() {
             let from = Some(self.session_ref(slot));
             let origin = Origin {
@@ -166,20 +183,12 @@ impl Worker {
                 codec::publish(out, protocol, &outgoing(topic, publish));
             });
         }
-        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
-            self.sessions[slot].received.push(id);
-            if let Some(session) = session {
-                self.notes.add(Change::Received(session, id));
-                promises = true;
-            }
+        if at_once {
+            return Flow::Next;
         }
         if promises && publish.qos != QoS::AtMostOnce {
             self.promise(token);
         }
-        let code = match route.is_empty() {
-            false => reason::SUCCESS,
-            true => reason::NO_MATCHING_SUBSCRIBERS,
-        };
         self.answer_publish(token, publish, code)
     }
 
