@@ -259,6 +259,8 @@ impl Worker {
             Acked::Unknown if ack.kind == AckKind::PubRec => {
                 self.reply_ack(token, AckKind::PubRel, id, reason::PACKET_ID_NOT_FOUND);
             }
+            // The QoS of a message says how it is answered [MQTT5-3.3.4-1], [MQTT-3.3.4-1].
+            Acked::Wrong => return self.violation(token, reason::PROTOCOL_ERROR),
             // An acknowledgement of nothing changes nothing.
             Acked::Unknown => {}
         }

@@ -91,8 +91,10 @@ pub(crate) enum Acked {
     Done,
     /// Answer PUBREC with PUBREL. With the number of the message, if it is kept.
     Release(Option<MessageNumber>),
-    /// No such message is in flight, or not in that state.
+    /// No such message is in flight.
     Unknown,
+    /// Not the answer to the message that is in flight under this identifier, or to its PUBREL.
+    Wrong,
 }
 
 impl Window {
@@ -385,7 +387,7 @@ impl Window {
                 flight.message = None;
                 return Acked::Release(flight.number);
             }
-            _ => return Acked::Unknown,
+            _ => return Acked::Wrong,
         }
         self.finish(index);
         Acked::Done

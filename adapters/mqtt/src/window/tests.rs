@@ -102,12 +102,9 @@ fn exactly_once_takes_two_steps() {
     let (id, _) = window.send(flight(QoS::ExactlyOnce));
     assert_eq!(
         window.acknowledge(AckKind::PubComp, id, false),
-        Acked::Unknown
+        Acked::Wrong
     );
-    assert_eq!(
-        window.acknowledge(AckKind::PubAck, id, false),
-        Acked::Unknown
-    );
+    assert_eq!(window.acknowledge(AckKind::PubAck, id, false), Acked::Wrong);
     assert_eq!(
         window.acknowledge(AckKind::PubRec, id, false),
         Acked::Release(None)
