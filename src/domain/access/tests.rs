@@ -27,6 +27,13 @@ impl Authority for Owner {
     ) -> Result<ThingId, AuthorityError> {
         self.identify(key).await
     }
+
+    async fn vouch(&self, thing: ThingId) -> Result<(), AuthorityError> {
+        match thing == self.thing {
+            true => Ok(()),
+            false => Err(AuthorityError::Denied),
+        }
+    }
 }
 
 fn door(max_entries: usize) -> (Access, Credentials) {
@@ -167,6 +174,39 @@ async fn a_channel_that_is_gone_is_forgotten_for_everybody_and_alone() {
     let known = |channel| access.authorize(thing, channel, Action::Read, now);
     assert!(matches!(known(gone), Verdict::Unknown));
     assert!(matches!(known(other), Verdict::Granted(_)));
+}
+
+#[tokio::test]
+async fn a_certificate_counts_until_its_thing_is_revoked() {
+    let (access, with_key) = door(10);
+    let shown = |thing| Credentials {
+        thing,
+        proof: Proof::Certificate,
+    };
+    let (own, now) = (shown(with_key.thing), Instant::now());
+    let other = shown(Some(ThingId::generate()));
+    for credentials in [&other, &shown(None)] {
+        assert!(access.identify(credentials).await.is_err());
+    }
+    let thing = access.identify(&own).await.expect("here and enabled");
+    assert!(matches!(
+        access.authenticate(&own, now),
+        Verdict::Granted(_)
+    ));
+    assert_eq!(access.authenticate(&other, now), Verdict::Unknown);
+    // What it may do is another question, which this authority does not answer by id.
+    let channel = ChannelId::generate();
+    let asked = access.ask(thing, &own.proof, channel, Action::Read).await;
+    assert!(matches!(asked, Err(AuthorityError::Denied)));
+    // To know a thing by its certificate is not to know any key of it.
+    assert_eq!(access.authenticate(&with_key, now), Verdict::Unknown);
+
+    access.forget(&[Revoked::Thing(thing.thing())]);
+    assert_eq!(access.authenticate(&own, now), Verdict::Unknown);
+    for _ in 0..100 {
+        access.identify(&own).await.expect("here and enabled");
+        assert!(access.certified.len() <= 10);
+    }
 }
 
 #[tokio::test]
