@@ -377,6 +377,7 @@ impl Keeper {
         let keys = &self.keys;
         let end = Instant::now() + self.config.ttl / 6;
         let (mut all, mut more) = (0, true);
+        let mut cursor = "0".to_owned();
         while more && Instant::now() < end {
             let mut record = redis::cmd("HMGET");
             record.arg(keys.record(other));
@@ -384,8 +385,14 @@ impl Keeper {
             type Record = (Option<String>, Option<String>, Option<u64>);
             let (epoch, at, alive): Record = record.query_async(redis).await?;
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.part(other)).arg(0).arg("COUNT").arg(STEP);
-            let (_, rows): (String, Vec<(String, String)>) = scan.query_async(redis).await?;
+            scan.arg(keys.part(other)).arg(&cursor);
+            scan.arg("COUNT").arg(STEP);
+            let rows: Vec<(String, String)>;
+            (cursor, rows) = scan.query_async(redis).await?;
+            if rows.is_empty() && cursor != "0" {
+                // A table from which many were taken has long empty stretches.
+                continue;
+            }
             let (epoch, at) = (epoch.unwrap_or_default(), at.unwrap_or_default());
             let mut call = CLOSE.call();
             call.arg(5)

@@ -119,12 +119,12 @@ impl Drop for Server {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn however_many_survivors_race_each_session_is_closed_once_and_in_order() {
-    const SESSIONS: usize = 2_000;
+    const SESSIONS: usize = 10_000;
     let server = Server::start();
     let redis = server.redis();
-    let keepers: Vec<Arc<Keeper>> = (0..4)
+    let keepers: Vec<Arc<Keeper>> = (0..8)
         .map(|n| {
             let client = crate::client(&redis.url).expect("an address");
             // Steps end soon, so that others get in between.
