@@ -103,6 +103,12 @@ impl Message {
         self
     }
 
+    /// Not kept under any number so far.
+    pub(crate) fn unnumbered(mut self) -> Self {
+        self.number = None;
+        self
+    }
+
     pub(crate) fn number(&self) -> Option<MessageNumber> {
         self.number
     }

@@ -49,6 +49,8 @@ impl Worker {
         let qos = member.qos(message.qos);
         let known = self.session_ref_if(slot, receiver.session.generation);
         if known.is_none() || self.sessions[slot].overflowed {
+            // What was kept of it may have gone with the session.
+            let message = &Arc::new(Message::clone(message).unnumbered());
             if !self.hand_over(group, message, Whom::Anyone) {
                 self.tally.dropped_unshared += u64::from(qos != QoS::AtMostOnce);
             }

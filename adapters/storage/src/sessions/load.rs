@@ -64,6 +64,11 @@ fn tidy(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
          AND message IN (SELECT number FROM messages WHERE expires <= ?)",
         [time(now)],
     )?;
+    // Their numbers are given out again, to other messages.
+    db.execute(
+        "DELETE FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM messages WHERE number = message)",
+        [],
+    )?;
     db.execute(
         "DELETE FROM messages WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE message = number)",
         [],

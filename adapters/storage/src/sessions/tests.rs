@@ -401,6 +401,41 @@ fn a_full_disk_keeps_everybody_waiting_and_loses_nothing() {
 }
 
 #[test]
+fn nobody_is_left_a_message_that_is_not_there() {
+    let folder = TempDir::new().expect("folder");
+    let path = folder.path().join("sessions.db");
+    let (sessions, _) = open(&path);
+    let queued = |session, message| {
+        let delivery = Delivery {
+            message: number(message),
+            qos: 1,
+            retain: false,
+            properties: [].into(),
+            group: None,
+            place: None,
+            released: None,
+        };
+        Change::Queued(number(session), delivery)
+    };
+    // The message goes, since whom it is for is gone, before it is meant for another one.
+    keep(
+        &sessions,
+        vec![vec![
+            Change::Connected(number(1), session(1), None),
+            Change::Message(number(9), message(9)),
+            queued(2, 9),
+        ]],
+    );
+    keep(&sessions, vec![vec![queued(1, 9)]]);
+    drop(sessions);
+    let (_, left) = open(&path);
+    assert!(left.messages.is_empty());
+    // Its number may be given out again.
+    assert_eq!(left.next, 2);
+    assert_eq!(left.sessions[0].deliveries, []);
+}
+
+#[test]
 fn a_foreign_or_damaged_file_is_refused() {
     let folder = TempDir::new().expect("folder");
     let path = folder.path().join("sessions.db");
