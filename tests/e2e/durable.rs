@@ -13,7 +13,7 @@ fn session_expiry(seconds: u8) -> [u8; 5] {
     [0x11, 0, 0, 0, seconds]
 }
 
-fn message_expiry(seconds: u8) -> [u8; 5] {
+pub(crate) fn message_expiry(seconds: u8) -> [u8; 5] {
     [2, 0, 0, 0, seconds]
 }
 
@@ -27,14 +27,14 @@ fn restart(world: &mut World, signal: &str) {
 }
 
 /// Comes back to a session that must be there.
-fn resume(world: &World, hello: Hello) -> Client {
+pub(crate) fn resume(world: &World, hello: Hello) -> Client {
     let (client, connack) = Client::connect(world.mqtt(), hello);
     assert_eq!((connack.code, connack.present), (0, true), "{connack:?}");
     client
 }
 
 /// The next messages, seen through, whatever comes first.
-fn take(client: &mut Client, count: usize) -> Vec<Message> {
+pub(crate) fn take(client: &mut Client, count: usize) -> Vec<Message> {
     let (mut messages, mut open) = (Vec::new(), 0);
     while messages.len() < count || open > 0 {
         let packet = client.receive();
@@ -62,7 +62,7 @@ fn settle(client: &mut Client) {
     client.unsubscribe("nothing");
 }
 
-fn text(message: &Message) -> &str {
+pub(crate) fn text(message: &Message) -> &str {
     std::str::from_utf8(&message.payload).expect("text")
 }
 

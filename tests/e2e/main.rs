@@ -31,6 +31,7 @@ mod provisioning;
 mod proxy;
 mod redis_server;
 mod relay;
+mod remains;
 mod rest;
 mod retained;
 mod revocation;

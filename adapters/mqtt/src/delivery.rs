@@ -308,7 +308,10 @@ impl Worker {
         let unread = self.connections[token].outbox.len() + frame.len as usize;
         if unread > self.shared.session_queue_bytes {
             return match (receiver.group(), message) {
-                (Some(group), Some(message)) => self.turn_away(slot, group, &message),
+                (Some(group), Some(message)) => {
+                    self.turn_away(slot, group, &message);
+                    self.note_undelivered(slot, number);
+                }
                 _ => self.overflow(slot),
             };
         }

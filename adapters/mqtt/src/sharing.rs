@@ -193,6 +193,8 @@ impl Worker {
             }
             None => availability.set_reach(Reach::Absent),
         }
+        // It may have been turned away for what it had left unread.
+        self.relieve(slot);
         self.tell_room(slot);
     }
 
