@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::client::{Client, Hello};
+use crate::client::{Client, Hello, publish};
 use crate::durable::{message_expiry, resume, take, text};
 use crate::world::{World, wait_for};
 
@@ -22,6 +22,46 @@ fn wait_empty(file: &Connection, tables: &[&str]) {
     for table in tables {
         wait_for(table, || (rows(file, table) == 0).then_some(()));
     }
+}
+
+#[test]
+fn who_sends_more_than_may_be_unacknowledged_is_cut_off() {
+    let world = World::with(&[("ROLLCALL_MQTT__MAX_INFLIGHT", "3")]);
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let mut sleeper = world.client(Hello::of(&thing, "sleeper").lasting());
+    sleeper.subscribe(&[(&topic, 1)]);
+    sleeper.disconnect();
+    let send = |client: &mut Client, count: u16| {
+        for id in 1..=count {
+            client.send(&publish(client.five, &topic, b"x", 1, false, id, &[]));
+        }
+    };
+    let mut old = world.client(Hello::of(&thing, "old"));
+    let mut fine = world.client(Hello::of(&thing, "fine").five());
+    let mut greedy = world.client(Hello::of(&thing, "greedy").five());
+    let violations = || {
+        world.counter(
+            "rollcall_mqtt_protocol_errors_total",
+            "receive_maximum_exceeded",
+        )
+    };
+    // Nothing is committed, so nothing is acknowledged.
+    let file = file(&world);
+    file.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    send(&mut old, 9);
+    send(&mut fine, 3);
+    send(&mut greedy, 4);
+    wait_for("a violation", || (violations() > 0.0).then_some(()));
+    file.execute_batch("ROLLBACK").expect("unlocked");
+    for (client, count) in [(&mut old, 9), (&mut fine, 3)] {
+        for _ in 0..count {
+            assert_eq!(client.receive().first, 0x40);
+        }
+        // What was acknowledged counts no longer.
+        client.publish(&topic, b"x", 1);
+    }
+    assert!((violations() - 1.0).abs() < f64::EPSILON);
 }
 
 #[test]

@@ -94,19 +94,15 @@ impl Worker {
 
     fn publish_on(&mut self, token: usize, topic: &str, publish: &Publish<'_>) -> Flow {
         let slot = self.connections[token].session.expect("invariant: live");
-        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
-            let received = &self.sessions[slot].received;
-            if received.contains(&id) {
-                // It came before [MQTT5-4.3.3-10]; the client has not heard so.
-                self.promise(token);
-                return self.answer_publish(token, publish, reason::SUCCESS);
-            }
-            // Clients of 3.1.1 are told of no maximum: identifiers are theirs. QoS 1 need not be counted: it is
-            // answered in order and leaves nothing behind, and while one has to wait, no more are read.
-            let told = self.connections[token].protocol == Some(Protocol::Mqtt5);
-            if told && received.len() >= usize::from(self.shared.config.max_inflight) {
-                return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
-            }
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id)
+            && self.sessions[slot].received.contains(&id)
+        {
+            // It came before [MQTT5-4.3.3-10]; the client has not heard so.
+            self.promise(token);
+            return self.answer_publish(token, publish, reason::SUCCESS);
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_beyond_maximum(token, slot) {
+            return self.violation(token, reason::RECEIVE_MAXIMUM_EXCEEDED);
         }
         if publish.properties.payload_format.is_some()
             && self.shared.config.check_payload_format
@@ -192,6 +188,19 @@ impl Worker {
         self.answer_publish(token, publish, code)
     }
 
+    /// Whether a client has as much unacknowledged as it may [MQTT5-3.3.4-7]: QoS 2 up to its release, QoS 1
+    /// as long as the answer waits for a commit. Clients of 3.1.1 are told of no maximum.
+    #[inline]
+    fn is_beyond_maximum(&mut self, token: usize, slot: usize) -> bool {
+        let connection = &mut self.connections[token];
+        if connection.protocol != Some(Protocol::Mqtt5) {
+            return false;
+        }
+        let held = connection.outbox.owes(self.notes.known());
+        let open = held + self.sessions[slot].received.len();
+        open >= usize::from(self.shared.config.max_inflight)
+    }
+
     /// The route of `topic` if this client may publish on it, `None` if not; an error if it must wait, or has
     /// its answer.
     #[inline]
@@ -274,6 +283,10 @@ impl Worker {
         };
         let id = publish.packet_id.expect("invariant: QoS 1 and 2 have one");
         self.reply_ack(token, kind, id, code);
+        let connection = &mut self.connections[token];
+        if kind == AckKind::PubAck && connection.protocol == Some(Protocol::Mqtt5) {
+            connection.outbox.owe(self.notes.known());
+        }
         Flow::Next
     }
 

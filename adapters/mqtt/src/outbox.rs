@@ -170,6 +170,8 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// What is pushed from now on may leave when this commit is known.
     ticket: Ticket,
+    /// Acknowledgements that are held, by ticket, and how many they are.
+    owed: Vec<(Ticket, usize)>,
 }
 
 /// What became of a write.
@@ -196,6 +198,28 @@ impl Outbox {
     /// Holds everything of this turn, and what comes later, until this commit is known.
     pub(crate) fn hold(&mut self, ticket: Ticket) {
         self.ticket = self.ticket.max(ticket);
+    }
+
+    /// Counts an acknowledgement that was just pushed, if it is held.
+    #[inline]
+    pub(crate) fn owe(&mut self, known: Ticket) {
+        if self.ticket <= known {
+            return;
+        }
+        match self.owed.last_mut() {
+            Some((ticket, count)) if *ticket == self.ticket => *count += 1,
+            _ => self.owed.push((self.ticket, 1)),
+        }
+    }
+
+    /// How many of the counted acknowledgements are still held.
+    #[inline]
+    pub(crate) fn owes(&mut self, known: Ticket) -> usize {
+        if self.owed.is_empty() {
+            return 0;
+        }
+        self.owed.retain(|(ticket, _)| *ticket > known);
+        self.owed.iter().map(|(_, count)| count).sum()
     }
 
     #[inline]
