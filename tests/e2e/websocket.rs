@@ -329,6 +329,24 @@ fn wrong_frames_are_told_and_end_the_connection() {
 }
 
 #[test]
+fn answers_to_pings_that_nobody_reads_do_not_pile_up() {
+    const PINGS: usize = 400_000;
+    let (_world, address) = started(&[("ROLLCALL_MQTT__CONNECT_TIMEOUT", "5m")]);
+    let mut stream = raw(address);
+    let pings = frame(0x89, &[b'x'; 125]).repeat(1000);
+    for _ in 0..PINGS / 1000 {
+        stream.write_all(&pings).expect("sent");
+    }
+    stream.write_all(&frame(0x89, b"last")).expect("sent");
+    let mut answers = 0;
+    while read_frame(&mut stream).expect("open") != (0x8a, b"last".to_vec()) {
+        answers += 1;
+    }
+    // What the buffers of both sockets hold, and little more.
+    assert!(answers < PINGS / 2, "{answers}");
+}
+
+#[test]
 fn messages_may_be_as_large_as_is_set() {
     let (world, address) = started(&[
         ("ROLLCALL_MQTT__MAX_PACKET_SIZE", "300KiB"),

@@ -226,6 +226,8 @@ impl Web {
             .read_buffer_size(4 * 1024)
             // Each message is written at once.
             .write_buffer_size(0)
+            // One message and what answers pings: when a client does not read, only its last ping is answered.
+            .max_write_buffer_size(2 * MAX_WRITE)
             .max_message_size(Some(self.terms.max_first_message))
             .max_frame_size(Some(self.terms.max_first_message))
     }
