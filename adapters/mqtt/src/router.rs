@@ -3,6 +3,8 @@
 //! Workers do not search for each message: a [`Route`] is the ready list of receivers of a topic, and
 //! holds until a subscription changes that may reach the topic ([`Router::holds`]).
 
+mod trie;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +12,8 @@ use std::sync::{Arc, RwLock};
 
 use rollcall_domain::topic::{SubscriptionFilter, TopicFilter, TopicName};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use trie::Node;
 
 use crate::groups::{Availability, Group, Member};
 use crate::route::{Receiver, Route, SessionRef, Terms, Via, identifiers};
@@ -45,14 +49,6 @@ struct Tables {
 struct Here {
     subscribers: Subscribers,
     groups: Vec<Arc<Group>>,
-}
-
-/// A level of the trie of filters with wildcards.
-#[derive(Debug, Default)]
-struct Node {
-    /// Those whose filter ends here.
-    here: Here,
-    children: HashMap<Box<str>, Node>,
 }
 
 impl Router {
@@ -115,7 +111,7 @@ impl Router {
             .read()
             .expect("invariant: no panic under the lock");
         let here = match is_wild(topics.as_str()) {
-            true => tables.wild.at(&mut topics.as_str().split('/'))?,
+            true => tables.wild.at(topics.as_str())?,
             false => tables.exact.get(topics.as_str())?,
         };
         here.groups.iter().find(|it| it.filter() == filter).cloned()
@@ -153,7 +149,7 @@ impl Router {
             .write()
             .expect("invariant: no panic under the lock");
         let changed = if is_wild(filter.as_str()) {
-            tables.wild.change(&mut filter.as_str().split('/'), change)
+            tables.wild.change(filter.as_str(), change)
         } else {
             let here = entry(&mut tables.exact, filter.as_str());
             let changed = change(here);
@@ -179,7 +175,7 @@ impl Router {
         let wildcards = !topic.as_str().starts_with('$');
         tables
             .wild
-            .search(&mut topic.as_str().split('/'), wildcards, &mut found);
+            .search(Some(topic.as_str()), wildcards, &mut found);
 
         let place = place(first_levels(topic.as_str()));
         let mut route = Route {
@@ -257,57 +253,6 @@ impl Here {
 
     fn is_empty(&self) -> bool {
         self.subscribers.is_empty() && self.groups.is_empty()
-    }
-}
-
-impl Node {
-    /// Changes what is at the filter with these levels, and leaves no empty nodes behind.
-    fn change<'a>(
-        &mut self,
-        levels: &mut impl Iterator<Item = &'a str>,
-        change: impl FnOnce(&mut Here) -> bool,
-    ) -> bool {
-        let Some(level) = levels.next() else {
-            return change(&mut self.here);
-        };
-        let child = entry(&mut self.children, level);
-        let result = child.change(levels, change);
-        if child.here.is_empty() && child.children.is_empty() {
-            self.children.remove(level);
-        }
-        result
-    }
-
-    /// What is at the filter with these levels.
-    fn at<'a>(&self, levels: &mut impl Iterator<Item = &'a str>) -> Option<&Here> {
-        match levels.next() {
-            None => Some(&self.here),
-            Some(level) => self.children.get(level)?.at(levels),
-        }
-    }
-
-    /// Collects the filters that match the rest of a topic. Wildcards do not reach a first level that
-    /// begins with `$` [MQTT5-4.7.2-1].
-    fn search<'a, 't>(
-        &'a self,
-        levels: &mut (impl Iterator<Item = &'t str> + Clone),
-        wildcards: bool,
-        found: &mut Vec<&'a Here>,
-    ) {
-        if wildcards && let Some(rest) = self.children.get("#") {
-            // Also the level above: `sport/#` matches `sport`.
-            found.push(&rest.here);
-        }
-        let Some(level) = levels.next() else {
-            found.push(&self.here);
-            return;
-        };
-        if wildcards && let Some(any) = self.children.get("+") {
-            any.search(&mut levels.clone(), true, found);
-        }
-        if let Some(child) = self.children.get(level) {
-            child.search(levels, true, found);
-        }
     }
 }
 
@@ -404,7 +349,23 @@ mod tests {
             assert!(!router.holds(&route));
         }
         let tables = router.tables.read().expect("lock");
-        assert!(tables.exact.is_empty() && tables.wild.children.is_empty());
+        assert!(tables.exact.is_empty() && tables.wild.nodes() == 0);
+    }
+
+    #[test]
+    fn deep_filters_do_not_take_a_node_for_each_level() {
+        let router = Router::new(2);
+        for slot in 0..100 {
+            // The binary digits of the slot, then the same levels, then what nobody else has.
+            let level = |bit: u32| if slot >> bit & 1 == 1 { "+/" } else { "a/" };
+            let filter: String = (0..7).map(level).collect();
+            let filter = format!("{filter}{}{slot}", "a/+/".repeat(40));
+            subscribe(&router, &filter, session(slot), terms(QoS::AtMostOnce));
+        }
+        let nodes = router.tables.read().expect("lock").wild.nodes();
+        assert!(nodes < 200, "{nodes}");
+        let topic = format!("{}{}99", "a/".repeat(7), "a/b/".repeat(40));
+        assert_eq!(slots(&router, &topic), [99]);
     }
 
     fn level() -> impl Strategy<Value = &'static str> {
@@ -427,16 +388,29 @@ mod tests {
             for (slot, filter) in filters.iter().enumerate() {
                 subscribe(&router, filter, session(slot as u32), terms(QoS::AtMostOnce));
             }
+            // Some come and go.
+            let (stay, gone) = (0..filters.len()).partition::<Vec<_>, _>(|slot| slot % 3 != 1);
+            for slot in gone {
+                let filter = SubscriptionFilter::parse(&filters[slot]).expect("filter");
+                router.unsubscribe(filter, session(slot as u32));
+            }
             for topic in topics.into_iter().map(|levels| levels.join("/").replace('+', "a")) {
                 let Some(name) = TopicName::parse(&topic) else { continue };
-                let expected: Vec<u32> = (0..filters.len() as u32)
+                let expected: Vec<u32> = stay
+                    .iter()
                     .filter(|slot| {
-                        let filter = TopicFilter::parse(&filters[*slot as usize]);
+                        let filter = TopicFilter::parse(&filters[**slot]);
                         filter.expect("filter").matches(name)
                     })
+                    .map(|slot| *slot as u32)
                     .collect();
                 prop_assert_eq!(slots(&router, &topic), expected, "{}", topic);
             }
+            for slot in stay {
+                let filter = SubscriptionFilter::parse(&filters[slot]).expect("filter");
+                router.unsubscribe(filter, session(slot as u32));
+            }
+            prop_assert_eq!(router.tables.read().expect("lock").wild.nodes(), 0);
         }
     }
 }
