@@ -291,3 +291,31 @@ fn a_delayed_will_waits_and_is_void_when_its_client_comes_back() {
     world.client(hello).reset();
     assert_eq!(heir.take().payload, b"last");
 }
+
+/// The server finds both at once: the goodbye on one socket, the greeting on another.
+#[test]
+fn who_says_goodbye_and_is_back_at_once_is_not_taken_over() {
+    let world = World::with(&[("ROLLCALL_EVENTS__EXTENDED", "true")]);
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let mut heir = world.client(Hello::of(&thing, "heir").five());
+    heir.subscribe(&[(&topic, 1)]);
+    let with_will = Hello::of(&thing, "hasty")
+        .five()
+        .will(&topic, b"lost", 1, false);
+    for _ in 0..5 {
+        let mut hasty = world.client(with_will.clone());
+        world.signal("STOP");
+        hasty.send(&[0xE0, 0]);
+        drop(hasty);
+        let mut again = Client::open(world.mqtt(), true);
+        again.send(&with_will.bytes());
+        world.signal("CONT");
+        assert_eq!(again.connack().code, 0);
+        again.disconnect();
+    }
+    heir.expect_silence();
+    let events = world.wait_events(21);
+    let reasons: Vec<_> = events.iter().filter_map(|it| it.get("reason")).collect();
+    assert_eq!(reasons, ["disconnected"; 10]);
+}

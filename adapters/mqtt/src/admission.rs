@@ -323,6 +323,11 @@ impl Worker {
 
     /// The session of `key`, without the connection that had it [MQTT5-3.1.4-3], or a new one.
     fn claim(&mut self, key: Arc<ClientKey>, principal: Principal) -> Result<usize, Refusal> {
+        if let Some(&slot) = self.directory.get(&key)
+            && let Some(token) = self.sessions[slot].connection
+        {
+            self.hear_out(token);
+        }
         if let Some(&slot) = self.directory.get(&key) {
             let session = &self.sessions[slot];
             for token in [session.connection, session.claim].into_iter().flatten() {

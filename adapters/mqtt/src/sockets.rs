@@ -165,8 +165,20 @@ impl Worker {
         })));
     }
 
+    /// Looks at what a client has sent before it is taken over: it may have said goodbye, and come back so
+    /// soon that nobody has read it yet.
+    pub(crate) fn hear_out(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        connection.readable = true;
+        self.read(token);
+    }
+
     pub(crate) fn read(&mut self, token: usize) {
         let mut buffer = std::mem::take(&mut self.read);
+        if buffer.is_empty() {
+            // Another connection is being read, and this one is looked at on its behalf.
+            buffer.resize(READ_BYTES, 0);
+        }
         for _ in 0..READS {
             let Some(connection) = self.connections.get_mut(token) else {
                 break;
