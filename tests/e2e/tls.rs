@@ -480,6 +480,11 @@ fn a_certificate_may_stand_for_a_key() {
     let (mut client, _) = connect(Some(&clients.client(&door.id, 4)), bare(None, "door"));
     assert!(client.subscribe(&[(&topic, 1)])[0] >= 0x80);
     let (mut client, _) = connect(Some(&pair), bare(None, "live"));
+    let (mut by_key, _) = connect(None, Hello::of(&lamp, "by key").five());
+    // A key that no certificate needed may change.
+    world.json(&["things", "rotate-key", &lamp.id]);
+    by_key.expect_disconnect(0x87);
+    assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
     world.tell(&["things", "disable", &lamp.id]);
     client.expect_disconnect(0x87);
     let (_, connack) = connect(Some(&pair), bare(None, "again"));

@@ -60,6 +60,17 @@ impl Open {
 }
 
 impl Principal {
+    /// Whether a certificate did for the key.
+    pub(crate) const fn is_certified(&self) -> bool {
+        matches!(
+            self,
+            Self::Thing {
+                proof: Proof::Certificate,
+                ..
+            }
+        )
+    }
+
     pub(crate) const fn thing(&self) -> Option<ThingId> {
         match self {
             Self::Thing { thing, .. } => Some(thing.thing()),

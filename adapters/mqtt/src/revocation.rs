@@ -231,6 +231,8 @@ impl Worker {
                     self.remove_session(slot);
                 }
             }
+            // Who came with a certificate has shown no key.
+            Revoked::Key(_) if self.sessions[slot].principal.is_certified() => {}
             Revoked::Key(_) => self.shut_out(slot, "the key of the thing no longer holds"),
             Revoked::Channel(channel) => self.lose_channel(slot, channel, Actions::NONE),
             Revoked::Grant { channel, left, .. } => self.lose_channel(slot, channel, left),
