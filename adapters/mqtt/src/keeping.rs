@@ -28,6 +28,9 @@ use crate::worker::Worker;
 
 /// No more is read while more than this waits to be written.
 const MAX_BACKLOG: usize = 32 * 1024 * 1024;
+/// The same, of a store that fails. What it would be needed for is refused then, and the rest goes on; but
+/// subscriptions, wills and ends of sessions are still noted.
+const MAX_FAILING_BACKLOG: usize = 4 * MAX_BACKLOG;
 
 /// What a worker has noted.
 pub(crate) struct Notes {
@@ -71,8 +74,9 @@ impl Notes {
 
     /// Whether the store cannot keep up.
     pub(crate) fn is_behind(&self) -> bool {
-        let store = self.store.as_ref();
-        store.is_some_and(|it| it.backlog() > MAX_BACKLOG && !it.is_failing())
+        self.store.as_ref().is_some_and(|it| {
+            it.backlog() > MAX_BACKLOG && (!it.is_failing() || it.backlog() > MAX_FAILING_BACKLOG)
+        })
     }
 }
 
@@ -390,5 +394,42 @@ fn delivery(number: MessageNumber, qos: QoS, retain: bool, via: Option<&Via>) ->
         group: group.map(|group| group.filter().into()),
         place: None,
         released: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_domain::sessions::Kept;
+
+    use super::*;
+
+    struct Store {
+        failing: bool,
+        backlog: usize,
+    }
+
+    impl SessionStore for Store {
+        fn keep(&self, _: Vec<Change>, _: Kept) {}
+
+        fn is_failing(&self) -> bool {
+            self.failing
+        }
+
+        fn backlog(&self) -> usize {
+            self.backlog
+        }
+    }
+
+    #[test]
+    fn what_waits_for_the_store_is_bounded_also_while_it_fails() {
+        let is_behind = |failing, backlog| {
+            let store: Arc<dyn SessionStore> = Arc::new(Store { failing, backlog });
+            Notes::new(Some(store)).is_behind()
+        };
+        assert!(!is_behind(false, MAX_BACKLOG));
+        assert!(is_behind(false, MAX_BACKLOG + 1));
+        assert!(!is_behind(true, MAX_FAILING_BACKLOG));
+        assert!(is_behind(true, MAX_FAILING_BACKLOG + 1));
+        assert!(!Notes::new(None).is_behind());
     }
 }
