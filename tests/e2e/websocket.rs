@@ -461,6 +461,11 @@ fn wrong_settings_stop_the_start_and_are_named() {
             "mqtt.listeners.ws.websocket.path",
         ),
         (
+            "WEBSOCKET__ORIGINS",
+            "https://app.example.org,https://app.example.org/",
+            "mqtt.listeners.ws.websocket.origins",
+        ),
+        (
             "WEBSOCKET__MAX_MESSAGE_SIZE",
             "1KiB",
             "mqtt.listeners.ws.websocket.max_message_size",

@@ -66,6 +66,8 @@ pub enum ListenerError {
     Name(Box<str>),
     #[error("{0}.websocket.path must begin with /")]
     Path(Box<str>),
+    #[error("{0}.websocket.origins must be such as https://app.example.org")]
+    Origins(Box<str>),
     #[error("{0}.websocket.max_message_size must be at least max_packet_size")]
     MaxMessageSize(Box<str>),
     #[error(transparent)]
@@ -216,6 +218,17 @@ fn terms(
     if !path.starts_with('/') {
         return Err(ListenerError::Path(key.into()));
     }
+    let origins = own.origins.as_ref().unwrap_or(&common.origins);
+    // As browsers write them: no path, and no slash at the end. Pages that are from nowhere are "null".
+    let is_origin = |it: &String| {
+        it == "null"
+            || it
+                .split_once("://")
+                .is_some_and(|(_, at)| !at.is_empty() && !at.contains('/'))
+    };
+    if !origins.iter().all(is_origin) {
+        return Err(ListenerError::Origins(key.into()));
+    }
     let most = own.max_message_size.unwrap_or(common.max_message_size);
     let max_message = usize::try_from(most.as_u64()).unwrap_or(usize::MAX);
     if max_message < max_packet as usize {
@@ -223,7 +236,7 @@ fn terms(
     }
     Ok(Terms {
         path: path.as_str().into(),
-        origins: own.origins.as_ref().unwrap_or(&common.origins).clone(),
+        origins: origins.clone(),
         max_message,
         max_first_message: max_message.min(MAX_CONNECT as usize),
         mqtt31: config.mqtt31,
