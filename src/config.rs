@@ -254,6 +254,8 @@ mod tests {
             ("ROLLCALL_MQTT__WORKERZ", "5", "workerz"),
             ("ROLLCALL_MQTTT__WORKERS", "5", "mqttt"),
             ("ROLLCALL_MQTT__WORKERS", "many", "mqtt.workers"),
+            ("ROLLCALL_MQTT__WORKERS", "100000", "mqtt.workers"),
+            ("ROLLCALL_MQTT__SYS__INTERVAL", "1ms", "mqtt.sys.interval"),
             (
                 "ROLLCALL_MQTT__CONNECT_TIMEOUT",
                 "5 parsecs",

@@ -128,8 +128,9 @@ impl Worker {
             Stage::Arriving => self.set_timer(token, ticks(Duration::from_secs(1))),
             Stage::Live if connection.patience == 0 => {}
             Stage::Live => {
-                if connection.waiting > 0 {
-                    // Not heard because not listened to.
+                if connection.waiting > 0 || connection.readable {
+                    // Not heard because not listened to: its packet waits, or what it sent is not read yet
+                    // since other workers or the disk are behind.
                     connection.heard = self.tick;
                 }
                 let left = (connection.heard + connection.patience).saturating_sub(self.tick);

@@ -126,6 +126,13 @@ impl Config {
                 "at most 1s",
             ),
             (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
+            // Each has a buffer, a queue and files of its own.
+            (self.workers > 1024, "mqtt.workers", "at most 1024"),
+            (
+                self.sys.interval < Duration::from_millis(100) && !self.sys.interval.is_zero(),
+                "mqtt.sys.interval",
+                "0s, or at least 100ms",
+            ),
             (
                 self.drain.deadline.is_zero(),
                 "mqtt.drain.deadline",
