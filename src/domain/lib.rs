@@ -5,10 +5,15 @@
 
 pub mod access;
 pub mod audit;
+pub mod caller;
+pub mod entity;
 pub mod event;
 pub mod identity;
+pub mod listing;
+pub mod policies;
 pub mod ports;
 pub mod presence;
+pub mod refusal;
 pub mod sessions;
 pub mod things;
 pub mod topic;

@@ -16,11 +16,10 @@ use crate::identity::{ChannelId, Secret, ThingId, Timestamp, UserId};
 use crate::ports::StoreError;
 use crate::vault::KeyKeeper;
 
+pub use crate::entity::Status;
+pub use crate::listing::{Listing, Page};
 pub use heard::{heard, occurred_at};
-pub use model::{
-    Actions, Channel, Created, Grant, Listing, NewChannel, NewThing, Page, Shown, Status, Thing,
-    ThingStore,
-};
+pub use model::{Actions, Channel, Created, Grant, NewChannel, NewThing, Shown, Thing, ThingStore};
 
 /// Why something cannot be done with things and channels.
 #[derive(Debug, thiserror::Error)]

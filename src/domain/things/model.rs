@@ -3,27 +3,12 @@
 use async_trait::async_trait;
 
 use crate::access::Action;
+use crate::entity::Status;
 use crate::event::Event;
 use crate::identity::{ChannelId, KeyHash, Secret, ThingId, Timestamp, UserId};
+use crate::listing::{Listing, Page};
 use crate::ports::StoreError;
 use crate::vault::{KeptKey, SealedKey};
-
-/// Whether an entity takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Enabled,
-    Disabled,
-}
-
-impl Status {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-        }
-    }
-}
 
 /// A thing as it is kept. Its key is not part of it: see [`crate::vault`].
 #[derive(Clone, Debug, PartialEq)]
@@ -137,20 +122,6 @@ pub struct Grant {
     pub actions: Actions,
     pub created_at: Timestamp,
     pub updated_at: Option<Timestamp>,
-}
-
-/// A slice of a list: `limit` entries from `offset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    pub offset: u64,
-    pub limit: u64,
-}
-
-/// One page and the size of the whole list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listing<T> {
-    pub items: Vec<T>,
-    pub total: u64,
 }
 
 /// Where things and channels are kept. A change and its events are kept together, or neither is.
