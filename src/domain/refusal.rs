@@ -11,6 +11,9 @@ pub enum Refusal {
     /// No token, or one that is wrong, out of date or revoked: sign in again.
     #[error("the token is missing or wrong")]
     Unauthenticated,
+    /// Nobody signs in like that. Whether there is such an identity is not told.
+    #[error("wrong identity or password")]
+    WrongCredentials,
     /// The caller is known and may not do this.
     #[error("access denied")]
     Denied,
