@@ -80,6 +80,10 @@ id!(
     ChannelId, "channel", new_v4
 );
 id!(
+    /// A group of users.
+    GroupId, "group", new_v4
+);
+id!(
     /// One accepted MQTT connection. Ids of later sessions sort after those of earlier ones (UUIDv7).
     SessionId, "session", now_v7
 );

@@ -50,6 +50,17 @@ impl Action {
     const fn bit(self) -> u16 {
         1 << self as u16
     }
+
+    /// Any of these allows it: who may do something to the members of a group may see them, and the group; who
+    /// may do something to a group may see it.
+    #[must_use]
+    pub const fn allowed_by(self) -> Actions {
+        match self {
+            Self::GroupList => Actions(Actions::ON_GROUPS.0 | Actions::ON_CLIENTS.0),
+            Self::ClientList => Actions::ON_CLIENTS,
+            _ => Actions(self.bit()),
+        }
+    }
 }
 
 impl fmt::Display for Action {
@@ -80,6 +91,19 @@ impl std::str::FromStr for Action {
 pub struct Actions(u16);
 
 impl Actions {
+    const ON_GROUPS: Self = Self(
+        Action::GroupAdd.bit()
+            | Action::GroupDelete.bit()
+            | Action::GroupUpdate.bit()
+            | Action::GroupList.bit(),
+    );
+    const ON_CLIENTS: Self = Self(
+        Action::ClientDelete.bit()
+            | Action::ClientUpdate.bit()
+            | Action::ClientList.bit()
+            | Action::ClientShare.bit(),
+    );
+
     /// As storage keeps them: one bit each, in the order of [`Action::ALL`].
     #[must_use]
     pub const fn bits(self) -> u16 {
@@ -105,6 +129,21 @@ impl Actions {
     #[must_use]
     pub const fn includes_all(self, others: Self) -> bool {
         self.0 & others.0 == others.0
+    }
+
+    /// Whether one of them allows `action`: itself, or one that implies it.
+    #[must_use]
+    pub const fn allow(self, action: Action) -> bool {
+        self.0 & action.allowed_by().0 != 0
+    }
+
+    /// With all that they imply. Policies are kept and announced as they were asked for; this is what they mean.
+    #[must_use]
+    pub fn implied(self) -> Self {
+        Action::ALL
+            .into_iter()
+            .filter(|action| self.allow(*action))
+            .collect()
     }
 
     #[must_use]
@@ -148,5 +187,26 @@ mod tests {
         assert_eq!(Actions::from_bits(u16::MAX), all);
         assert_eq!(all.names().len(), 10);
         assert!("m_fly".parse::<Action>().is_err());
+    }
+
+    #[test]
+    fn who_may_change_may_see() {
+        for (given, implied) in [
+            ("g_add", "g_add g_list"),
+            ("g_delete", "g_delete g_list"),
+            ("g_update", "g_update g_list"),
+            ("g_list", "g_list"),
+            ("c_delete", "g_list c_delete c_list"),
+            ("c_update", "g_list c_update c_list"),
+            ("c_list", "g_list c_list"),
+            ("c_share", "g_list c_list c_share"),
+            ("m_write", "m_write"),
+            ("m_read", "m_read"),
+        ] {
+            let action: Action = given.parse().expect("an action");
+            let set = Actions::default().with(action);
+            assert_eq!(set.implied().names().join(" "), implied, "{given}");
+            assert_eq!(set.implied().implied(), set.implied());
+        }
     }
 }

@@ -1,0 +1,28 @@
+//! The ports kept in memory, for tests: the same contract suites run on them as on the databases.
+
+mod groups;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::event::Event;
+
+pub use groups::Groups;
+
+/// What the services announced, in order.
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<Vec<Event>>>);
+
+impl Events {
+    pub fn record(&self, events: impl IntoIterator<Item = Event>) {
+        lock(&self.0).extend(events);
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Event> {
+        lock(&self.0).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("invariant: no panic under the lock")
+}
