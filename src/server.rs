@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
+use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::{EventLog, Reload, SessionStore};
+use rollcall_domain::refusal::Refusal;
 use rollcall_domain::sessions::Left;
 use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::{UserStore, Users};
@@ -62,6 +64,20 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// The REST interface of the things service.
     pub http_things: Option<SocketAddr>,
+}
+
+/// Of whom no token is known.
+struct NobodyElse;
+
+#[async_trait::async_trait]
+impl Identities for NobodyElse {
+    async fn caller(&self, _: &Secret) -> Result<Caller, Refusal> {
+        Err(Refusal::Unauthenticated)
+    }
+
+    async fn authorize(&self, _: Question<'_>) -> Result<(), Refusal> {
+        Err(Refusal::Unauthenticated)
+    }
 }
 
 /// Tells everyone who may hold on to it what was revoked.
@@ -118,6 +134,10 @@ impl Server {
         let (admin, first) = users
             .ensure_admin(&config.admin.identity, &password)
             .await?;
+
+        let token = secrets.admin_token()?;
+        let identities: Arc<dyn Identities> =
+            Arc::new(OwnersToken::new(token, admin, Arc::new(NobodyElse)));
 
         let vault = match config.things.show_keys {
             ShowKeys::Always => Some(secrets.vault()?),
@@ -189,8 +209,7 @@ impl Server {
         let services = Services {
             things: Arc::clone(&things),
             authority: Arc::clone(&things) as Arc<dyn Authority>,
-            admin,
-            token: secrets.admin_token()?,
+            identities: Arc::clone(&identities),
             roll: journal.clone(),
             sessions: Arc::new(front.handle()),
             reload: Arc::new(front.handle()),

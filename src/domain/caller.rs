@@ -1,5 +1,7 @@
 //! Who asks a service for something.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::identity::{Secret, UserId};
@@ -40,4 +42,92 @@ pub struct Question<'a> {
     pub action: &'a str,
     /// `client` or `group`.
     pub entity_type: &'a str,
+}
+
+/// Takes the token of the machine's owner for the administrator; about all other tokens it asks.
+pub struct OwnersToken {
+    token: Secret,
+    admin: UserId,
+    others: Arc<dyn Identities>,
+}
+
+impl OwnersToken {
+    #[must_use]
+    pub fn new(token: Secret, admin: UserId, others: Arc<dyn Identities>) -> Self {
+        Self {
+            token,
+            admin,
+            others,
+        }
+    }
+}
+
+#[async_trait]
+impl Identities for OwnersToken {
+    async fn caller(&self, token: &Secret) -> Result<Caller, Refusal> {
+        if self.token.matches(token.expose()) {
+            return Ok(Caller {
+                user: self.admin,
+                admin: true,
+            });
+        }
+        self.others.caller(token).await
+    }
+
+    async fn authorize(&self, question: Question<'_>) -> Result<(), Refusal> {
+        if self.token.matches(question.subject.expose()) {
+            return Ok(());
+        }
+        self.others.authorize(question).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Identities for Nobody {
+        async fn caller(&self, _: &Secret) -> Result<Caller, Refusal> {
+            Err(Refusal::Unauthenticated)
+        }
+
+        async fn authorize(&self, _: Question<'_>) -> Result<(), Refusal> {
+            Err(Refusal::Unauthenticated)
+        }
+    }
+
+    fn about_things(subject: &Secret) -> Question<'_> {
+        Question {
+            subject,
+            object: "things",
+            action: "c_list",
+            entity_type: "client",
+        }
+    }
+
+    #[tokio::test]
+    async fn the_machines_owner_is_the_administrator_and_nobody_else_is() {
+        let (token, admin) = (Secret::generate(), UserId::generate());
+        let identities = OwnersToken::new(token.clone(), admin, Arc::new(Nobody));
+        let caller = identities.caller(&token).await.expect("the owner");
+        assert_eq!(
+            caller,
+            Caller {
+                user: admin,
+                admin: true
+            }
+        );
+        identities
+            .authorize(about_things(&token))
+            .await
+            .expect("the owner");
+        for wrong in ["", &token.expose()[1..], &token.expose().to_lowercase()] {
+            let wrong = Secret::new(wrong);
+            assert!(identities.caller(&wrong).await.is_err());
+            assert!(identities.authorize(about_things(&wrong)).await.is_err());
+        }
+    }
 }

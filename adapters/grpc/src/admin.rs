@@ -1,41 +1,14 @@
-//! Who may use the services of the command line, and who is online.
+//! Who is online, and the server itself: for administrators.
 
 use std::sync::Arc;
 
-use rollcall_domain::identity::Secret;
 use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, Kicked, Roll, Sessions, Snapshot, Whom};
-use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
 use crate::api::kick_request;
-use crate::things::parse;
+use crate::status::parse;
 use crate::{Services, api};
-
-/// Asks for `authorization: Bearer <token>`.
-#[derive(Clone)]
-pub(crate) struct TokenCheck {
-    token: Secret,
-}
-
-impl TokenCheck {
-    pub(crate) const fn new(token: Secret) -> Self {
-        Self { token }
-    }
-}
-
-impl Interceptor for TokenCheck {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let given = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        match given.and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(token) if self.token.matches(token) => Ok(request),
-            _ => Err(Status::unauthenticated("the token is missing or wrong")),
-        }
-    }
-}
 
 pub(crate) struct Server {
     reload: Arc<dyn Reload>,
@@ -120,7 +93,7 @@ impl api::presence_server::Presence for Presence {
         } = request.into_inner();
         let reason = match reason.as_str() {
             "" => None,
-            text => Some(parse(text)?),
+            text => Some(parse("reason", text)?),
         };
         let kick = async |whom| {
             let reason = reason.clone();
@@ -131,12 +104,15 @@ impl api::presence_server::Presence for Presence {
             };
             self.sessions.kick(kick).await
         };
-        let session = |id: &str| parse(id).map(|id| Whom::Session(self.roll.admitted_as(id)));
+        let session =
+            |id: &str| parse("session_id", id).map(|id| Whom::Session(self.roll.admitted_as(id)));
         let kicked = match whom {
             Some(kick_request::Whom::SessionId(id)) => kick(session(&id)?).await,
-            Some(kick_request::Whom::ThingId(id)) => kick(Whom::Thing(parse(&id)?)).await,
+            Some(kick_request::Whom::ThingId(id)) => {
+                kick(Whom::Thing(parse("thing_id", &id)?)).await
+            }
             Some(kick_request::Whom::AnyId(id)) => match kick(session(&id)?).await {
-                Kicked { ended: 0, .. } => kick(Whom::Thing(parse(&id)?)).await,
+                Kicked { ended: 0, .. } => kick(Whom::Thing(parse("thing_id", &id)?)).await,
                 kicked => kicked,
             },
             None => return Err(Status::invalid_argument("name a session or a thing")),

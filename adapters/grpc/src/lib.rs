@@ -3,28 +3,37 @@
 mod admin;
 mod auth;
 pub mod authority;
+mod caller;
 pub mod client;
 mod connections;
 mod events;
 mod status;
 mod things;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use rollcall_domain::access::Authority;
-use rollcall_domain::identity::{Secret, UserId};
+use rollcall_domain::caller::Identities;
 use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::service::interceptor::InterceptedService;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
+use crate::caller::ForAdmins;
 use crate::connections::Incoming;
 
 /// The messages of `rollcall.v1`.
@@ -89,9 +98,8 @@ impl Config {
 pub struct Services {
     pub things: Arc<Things>,
     pub authority: Arc<dyn Authority>,
-    /// In whose name the command line acts.
-    pub admin: UserId,
-    pub token: Secret,
+    /// Who calls, by the token of the call.
+    pub identities: Arc<dyn Identities>,
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
     pub reload: Arc<dyn Reload>,
@@ -118,44 +126,74 @@ pub async fn serve(
     services: Services,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
     let most = usize::try_from(config.max_request_size.as_u64()).unwrap_or(usize::MAX);
-    let auth = policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(&services))
-        .max_decoding_message_size(most);
-    health
-        .set_serving::<policies::auth_service_server::AuthServiceServer<auth::Auth>>()
-        .await;
+    let identities = &services.identities;
+    let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?
         .max_decoding_message_size(most);
-    let check = admin::TokenCheck::new(services.token.clone());
-    let things = api::things_server::ThingsServer::new(things::Service::new(&services))
-        .max_decoding_message_size(most);
-    let presence = api::presence_server::PresenceServer::new(admin::Presence::new(&services))
-        .max_decoding_message_size(most);
-    let server = api::server_server::ServerServer::new(admin::Server::new(&services))
-        .max_decoding_message_size(most);
+    let mut served = Served {
+        routes: RoutesBuilder::default(),
+        health,
+    };
+    served
+        .routes
+        .add_service(health_service.max_decoding_message_size(most))
+        .add_service(reflection);
+
+    let auth = policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(&services));
+    served.add(auth.max_decoding_message_size(most)).await;
+    let things = api::things_server::ThingsServer::new(things::Service::new(&services));
+    served.add(things.max_decoding_message_size(most)).await;
+
+    let for_admins = Arc::clone(identities);
+    let presence = api::presence_server::PresenceServer::new(admin::Presence::new(&services));
+    let presence = presence.max_decoding_message_size(most);
+    served.add(ForAdmins::new(presence, for_admins)).await;
+    let for_admins = Arc::clone(identities);
+    let server = api::server_server::ServerServer::new(admin::Server::new(&services));
+    let server = server.max_decoding_message_size(most);
+    served.add(ForAdmins::new(server, for_admins)).await;
+    let for_admins = Arc::clone(identities);
     let events = events::Service::new(services.logs.clone(), stop.clone());
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
-    let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
+    served.add(ForAdmins::new(events, for_admins)).await;
 
+    let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
     Server::builder()
         .timeout(config.timeout)
         .concurrency_limit_per_connection(config.max_calls as usize)
         .max_concurrent_streams(config.max_calls)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(health_service.max_decoding_message_size(most))
-        .add_service(reflection)
-        .add_service(auth)
-        .add_service(InterceptedService::new(things, check.clone()))
-        .add_service(InterceptedService::new(presence, check.clone()))
-        .add_service(InterceptedService::new(server, check.clone()))
-        .add_service(InterceptedService::new(events, check))
+        .add_routes(served.routes.routes())
         .serve_with_incoming_shutdown(incoming, async move {
             let _ = stop.wait_for(|stop| *stop).await;
         })
         .await?;
     Ok(())
+}
+
+/// The services so far, each of them healthy under its name.
+struct Served {
+    routes: RoutesBuilder,
+    health: HealthReporter,
+}
+
+impl Served {
+    async fn add<S>(&mut self, service: S)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let serving = ServingStatus::Serving;
+        self.health.set_service_status(S::NAME, serving).await;
+        self.routes.add_service(service);
+    }
 }

@@ -1,8 +1,67 @@
 //! The domain's errors in the words of gRPC.
 
+use std::collections::HashMap;
+
 use rollcall_domain::access::AuthorityError;
+use rollcall_domain::entity::Metadata;
+use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things;
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Whose reasons they are, in the details of a status.
+const DOMAIN: &str = "rollcall";
+
+/// The code says what kind of refusal it is, the details (`google.rpc`) which field is wrong, or the reason as one
+/// word. The cause is for the log.
+pub(crate) fn refusal(refusal: Refusal) -> Status {
+    let message = refusal.to_string();
+    let (code, reason) = match refusal {
+        Refusal::Invalid { field, reason } => {
+            let details = ErrorDetails::with_bad_request_violation(field, reason);
+            return Status::with_error_details(Code::InvalidArgument, message, details);
+        }
+        Refusal::Unauthenticated => (Code::Unauthenticated, "TOKEN_MISSING_OR_WRONG"),
+        Refusal::WrongCredentials => (Code::Unauthenticated, "WRONG_CREDENTIALS"),
+        Refusal::Denied => (Code::PermissionDenied, "ACCESS_DENIED"),
+        Refusal::NotFound(_) => (Code::NotFound, "NOT_FOUND"),
+        Refusal::Taken(_) => (Code::AlreadyExists, "TAKEN"),
+        Refusal::Already(_) => (Code::FailedPrecondition, "ALREADY"),
+        Refusal::Busy => (Code::ResourceExhausted, "BUSY"),
+        Refusal::Unavailable { source, .. } => {
+            let error = &*source as &dyn std::error::Error;
+            tracing::error!(error, "a call has failed");
+            (Code::Unavailable, "NOT_AVAILABLE")
+        }
+    };
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// Something else than one of its words, or an id that is none.
+pub(crate) fn parse<T>(field: &'static str, text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let wrong = |error: T::Err| refusal(Refusal::invalid(field, error.to_string()));
+    text.parse().map_err(wrong)
+}
+
+pub(crate) fn parse_all<T>(field: &'static str, texts: &[String]) -> Result<Vec<T>, Status>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    texts.iter().map(|text| parse(field, text)).collect()
+}
+
+/// Metadata, which goes as the text of a JSON object; none is an empty one.
+pub(crate) fn metadata(text: &str) -> Result<Metadata, Status> {
+    if text.is_empty() {
+        return Ok(Metadata::new());
+    }
+    let wrong = |_| refusal(Refusal::invalid("metadata", "must be a JSON object"));
+    serde_json::from_str(text).map_err(wrong)
+}
 
 pub(crate) fn things(error: things::Error) -> Status {
     match error {
@@ -27,6 +86,71 @@ pub(crate) fn authority(error: AuthorityError, denied: fn(&'static str) -> Statu
                 "a call has failed"
             );
             Status::internal("things are not available")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_named_and_every_other_refusal_has_a_reason() {
+        let status = refusal(Refusal::invalid("limit", "from 1 to 1000"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let violations = status.get_details_bad_request().expect("details");
+        let violation = &violations.field_violations[0];
+        assert_eq!(violation.field, "limit");
+        assert_eq!(violation.description, "from 1 to 1000");
+
+        let failed = Refusal::Unavailable {
+            what: "storage",
+            source: "disk on fire".into(),
+        };
+        for (refused, code, reason) in [
+            (
+                Refusal::Unauthenticated,
+                Code::Unauthenticated,
+                "TOKEN_MISSING_OR_WRONG",
+            ),
+            (
+                Refusal::WrongCredentials,
+                Code::Unauthenticated,
+                "WRONG_CREDENTIALS",
+            ),
+            (Refusal::Denied, Code::PermissionDenied, "ACCESS_DENIED"),
+            (Refusal::NotFound("thing"), Code::NotFound, "NOT_FOUND"),
+            (Refusal::Taken("identity"), Code::AlreadyExists, "TAKEN"),
+            (
+                Refusal::Already("enabled"),
+                Code::FailedPrecondition,
+                "ALREADY",
+            ),
+            (Refusal::Busy, Code::ResourceExhausted, "BUSY"),
+            (failed, Code::Unavailable, "NOT_AVAILABLE"),
+        ] {
+            let status = refusal(refused);
+            assert_eq!(status.code(), code);
+            assert_eq!(
+                status.get_details_error_info().expect("details").reason,
+                reason
+            );
+            assert!(
+                !status.message().contains("fire"),
+                "the cause is for the log"
+            );
+        }
+    }
+
+    #[test]
+    fn metadata_is_an_object_or_nothing() {
+        assert!(metadata("").expect("none").is_empty());
+        assert_eq!(metadata("{\"a\":1}").expect("an object").len(), 1);
+        for wrong in ["[]", "1", "{", "null"] {
+            assert_eq!(
+                metadata(wrong).expect_err(wrong).code(),
+                Code::InvalidArgument
+            );
         }
     }
 }

@@ -3,25 +3,32 @@
 use std::sync::Arc;
 
 use rollcall_domain::access::Action;
+use rollcall_domain::caller::Identities;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId, UserId};
 use rollcall_domain::things::{
     Actions, Channel, Created, NewChannel, NewThing, Page, Status as State, Thing, Things,
 };
 use tonic::{Request, Response, Status};
 
-use crate::{Services, api, status};
+use crate::caller::caller;
+use crate::status::{self, metadata, parse, parse_all};
+use crate::{Services, api};
 
 pub(crate) struct Service {
     things: Arc<Things>,
-    owner: UserId,
+    identities: Arc<dyn Identities>,
 }
 
 impl Service {
     pub(crate) fn new(services: &Services) -> Self {
         Self {
             things: Arc::clone(&services.things),
-            owner: services.admin,
+            identities: Arc::clone(&services.identities),
         }
+    }
+
+    async fn owner<T>(&self, request: &Request<T>) -> Result<UserId, Status> {
+        Ok(caller(&self.identities, request).await?.user)
     }
 }
 
@@ -31,11 +38,12 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::CreateThingsRequest>,
     ) -> Result<Response<api::CreateThingsResponse>, Status> {
+        let owner = self.owner(&request).await?;
         let new = request.into_inner().things.into_iter().map(new_thing);
         let new = new.collect::<Result<_, _>>()?;
         let created = self
             .things
-            .create(self.owner, new)
+            .create(owner, new)
             .await
             .map_err(status::things)?;
         let things = created.into_iter().map(created_thing).collect();
@@ -46,9 +54,10 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::Page>,
     ) -> Result<Response<api::ListThingsResponse>, Status> {
+        let owner = self.owner(&request).await?;
         let listing = self
             .things
-            .list(self.owner, page(&request))
+            .list(owner, page(&request))
             .await
             .map_err(status::things)?;
         let things = listing.items.into_iter().map(thing).collect();
@@ -62,8 +71,9 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::ShowThingRequest>,
     ) -> Result<Response<api::ShowThingResponse>, Status> {
-        let id = parse(&request.into_inner().id)?;
-        let shown = self.things.show(self.owner, id).await;
+        let owner = self.owner(&request).await?;
+        let id = parse("id", &request.into_inner().id)?;
+        let shown = self.things.show(owner, id).await;
         let shown = shown.map_err(status::things)?;
         Ok(Response::new(api::ShowThingResponse {
             thing: Some(thing(shown.thing)),
@@ -75,10 +85,11 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::RotateKeyRequest>,
     ) -> Result<Response<api::CreatedThing>, Status> {
+        let owner = self.owner(&request).await?;
         let api::RotateKeyRequest { id, key } = request.into_inner();
         let created = self
             .things
-            .rotate_key(self.owner, parse(&id)?, secret(key))
+            .rotate_key(owner, parse("id", &id)?, secret(key))
             .await;
         Ok(Response::new(created_thing(
             created.map_err(status::things)?,
@@ -89,9 +100,10 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::SetStatusRequest>,
     ) -> Result<Response<api::Thing>, Status> {
+        let owner = self.owner(&request).await?;
         let api::SetStatusRequest { id, enabled } = request.into_inner();
-        let (id, state) = (parse(&id)?, state(enabled));
-        let changed = self.things.set_status(self.owner, id, state).await;
+        let (id, state) = (parse("id", &id)?, state(enabled));
+        let changed = self.things.set_status(owner, id, state).await;
         Ok(Response::new(thing(changed.map_err(status::things)?)))
     }
 
@@ -99,6 +111,7 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::CreateChannelsRequest>,
     ) -> Result<Response<api::CreateChannelsResponse>, Status> {
+        let owner = self.owner(&request).await?;
         let new = request.into_inner().channels.into_iter().map(|new| {
             Ok(NewChannel {
                 name: new.name,
@@ -106,7 +119,7 @@ impl api::things_server::Things for Service {
             })
         });
         let new = new.collect::<Result<_, Status>>()?;
-        let created = self.things.create_channels(self.owner, new).await;
+        let created = self.things.create_channels(owner, new).await;
         let channels = created
             .map_err(status::things)?
             .into_iter()
@@ -119,7 +132,8 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::Page>,
     ) -> Result<Response<api::ListChannelsResponse>, Status> {
-        let listing = self.things.list_channels(self.owner, page(&request)).await;
+        let owner = self.owner(&request).await?;
+        let listing = self.things.list_channels(owner, page(&request)).await;
         let listing = listing.map_err(status::things)?;
         let channels = listing.items.into_iter().map(channel).collect();
         Ok(Response::new(api::ListChannelsResponse {
@@ -132,9 +146,10 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::SetStatusRequest>,
     ) -> Result<Response<api::Channel>, Status> {
+        let owner = self.owner(&request).await?;
         let api::SetStatusRequest { id, enabled } = request.into_inner();
-        let (id, state) = (parse(&id)?, state(enabled));
-        let changed = self.things.set_channel_status(self.owner, id, state).await;
+        let (id, state) = (parse("id", &id)?, state(enabled));
+        let changed = self.things.set_channel_status(owner, id, state).await;
         Ok(Response::new(channel(changed.map_err(status::things)?)))
     }
 
@@ -142,17 +157,18 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::ConnectRequest>,
     ) -> Result<Response<api::ConnectResponse>, Status> {
+        let owner = self.owner(&request).await?;
         let api::ConnectRequest {
             things,
             channels,
             actions,
         } = request.into_inner();
-        let (things, channels) = (ids::<ThingId>(&things)?, ids::<ChannelId>(&channels)?);
-        let actions: Vec<Action> = ids(&actions)?;
+        let (things, channels) = (things_of(&things)?, channels_of(&channels)?);
+        let actions: Vec<Action> = parse_all("actions", &actions)?;
         let actions = actions.into_iter().collect::<Actions>();
         let connected = self
             .things
-            .connect(self.owner, &things, &channels, actions)
+            .connect(owner, &things, &channels, actions)
             .await;
         connected.map_err(status::things)?;
         Ok(Response::new(api::ConnectResponse {}))
@@ -162,17 +178,21 @@ impl api::things_server::Things for Service {
         &self,
         request: Request<api::DisconnectRequest>,
     ) -> Result<Response<api::DisconnectResponse>, Status> {
+        let owner = self.owner(&request).await?;
         let api::DisconnectRequest { things, channels } = request.into_inner();
-        let (things, channels) = (ids::<ThingId>(&things)?, ids::<ChannelId>(&channels)?);
-        let disconnected = self.things.disconnect(self.owner, &things, &channels).await;
+        let (things, channels) = (things_of(&things)?, channels_of(&channels)?);
+        let disconnected = self.things.disconnect(owner, &things, &channels).await;
         disconnected.map_err(status::things)?;
         Ok(Response::new(api::DisconnectResponse {}))
     }
 }
 
-pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
-    text.parse()
-        .map_err(|error| Status::invalid_argument(format!("{error}: {text:?}")))
+fn things_of(texts: &[String]) -> Result<Vec<ThingId>, Status> {
+    parse_all("things", texts)
+}
+
+fn channels_of(texts: &[String]) -> Result<Vec<ChannelId>, Status> {
+    parse_all("channels", texts)
 }
 
 const fn state(enabled: bool) -> State {
@@ -183,10 +203,6 @@ const fn state(enabled: bool) -> State {
     }
 }
 
-fn ids<T: std::str::FromStr<Err: std::fmt::Display>>(texts: &[String]) -> Result<Vec<T>, Status> {
-    texts.iter().map(|text| parse(text)).collect()
-}
-
 fn page(request: &Request<api::Page>) -> Page {
     let api::Page { offset, limit } = *request.get_ref();
     Page { offset, limit }
@@ -194,15 +210,6 @@ fn page(request: &Request<api::Page>) -> Page {
 
 fn secret(text: String) -> Option<Secret> {
     (!text.is_empty()).then(|| Secret::new(text))
-}
-
-fn metadata(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Status> {
-    if text.is_empty() {
-        return Ok(serde_json::Map::new());
-    }
-    serde_json::from_str(text).map_err(|error| {
-        Status::invalid_argument(format!("metadata must be a JSON object: {error}"))
-    })
 }
 
 fn new_thing(new: api::NewThing) -> Result<NewThing, Status> {
