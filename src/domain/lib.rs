@@ -16,6 +16,7 @@ pub mod policies;
 pub mod ports;
 pub mod presence;
 pub mod refusal;
+pub mod replay;
 pub mod sessions;
 pub mod things;
 pub mod topic;
