@@ -23,6 +23,7 @@ pub struct Config {
     pub mqtt: rollcall_mqtt::Config,
     pub access: rollcall_domain::access::Config,
     pub things: Things,
+    pub storage: rollcall_storage::database::Config,
     pub journal: rollcall_storage::journal::Config,
     pub events: Events,
     pub redis: rollcall_redis::Config,
@@ -165,6 +166,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         }
     }
     let problems = [
+        config.storage.problem(),
         config.mqtt.problem(),
         config.grpc.problem(),
         config.http.problem(),
@@ -267,6 +269,26 @@ mod tests {
                 "ROLLCALL_MQTT__COMMIT_INTERVAL",
                 "2s",
                 "mqtt.commit_interval",
+            ),
+            (
+                "ROLLCALL_STORAGE__URL",
+                "mysql://db/rollcall",
+                "storage.url",
+            ),
+            (
+                "ROLLCALL_STORAGE__MAX_CONNECTIONS",
+                "1",
+                "storage.max_connections",
+            ),
+            (
+                "ROLLCALL_STORAGE__CONNECT_TIMEOUT",
+                "1ms",
+                "storage.connect_timeout",
+            ),
+            (
+                "ROLLCALL_STORAGE__STATEMENT_TIMEOUT",
+                "1h",
+                "storage.statement_timeout",
             ),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
             ("ROLLCALL_LEASE__TTL", "100ms", "lease.ttl"),

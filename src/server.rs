@@ -114,7 +114,10 @@ impl Server {
     /// What cannot be opened, with its cause.
     pub async fn start(config: &Config, secrets: &Secrets) -> anyhow::Result<Self> {
         let metrics = rollcall_http::Metrics::install()?;
-        let database = Database::open(&config.data.join("rollcall.db")).await?;
+        let database = match config.storage.url.is_empty() {
+            true => Database::open(&config.data.join("rollcall.db")).await?,
+            false => Database::connect(&config.storage).await?,
+        };
         let path = config.data.join("presence.db");
         let extended = config.events.extended;
         let journal = Journal::open(&path, &config.journal, &config.instance, extended).await?;

@@ -43,6 +43,12 @@ pub trait EventLog: Send + Sync {
     /// The position up to which entries are known to be in the stream.
     fn relayed(&self) -> u64;
 
+    /// Looks what other processes have done to the log, if there can be any: `last`, `relayed` and `producer` are
+    /// no older afterwards than when it was called.
+    async fn refresh(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Remembers that everything up to `position` is in the stream, which frees the room it takes.
     /// With a lower position than before, forgets (the stream was found to have lost entries).
     async fn set_relayed(&self, position: u64) -> Result<(), LogError>;

@@ -74,13 +74,14 @@ impl Target {
         Ok(position.unwrap_or(0))
     }
 
-    /// Says that everything up to `position` of a new producer is here under the name of another.
+    /// Says that everything up to `position` of a new producer is here under the name of another, unless another
+    /// process that relays the same log has said so already.
     async fn set_position(
         &self,
         redis: &mut MultiplexedConnection,
         position: u64,
     ) -> Result<(), RedisError> {
-        redis::cmd("HSET")
+        redis::cmd("HSETNX")
             .arg(&self.producers)
             .arg(&self.producer)
             .arg(position)
@@ -95,14 +96,22 @@ impl Target {
         log: &dyn EventLog,
     ) -> Result<u64, Trouble> {
         let stream = log.stream().as_str();
+        let relayed = log.relayed();
+        self.producer = log.producer().to_string();
         let known = self.position(redis).await?;
-        let (relayed, last) = (log.relayed(), log.last());
+        // In this order: what another process has relayed, it had appended before.
+        log.refresh().await?;
+        if self.producer != log.producer().to_string() {
+            // Another process has just renewed it.
+            return Err(Trouble::Lost);
+        }
+        let last = log.last();
         if known > last {
             // The log is older than what it has sent: a copy was put back. Its next events are new ones.
             tracing::warn!(stream, known, last, "the journal was put back in time");
             self.producer = log.renew_producer().await?.to_string();
-            self.set_position(redis, relayed).await?;
-            return Ok(relayed);
+            self.set_position(redis, log.relayed()).await?;
+            return Ok(self.position(redis).await?);
         }
         if known < relayed {
             tracing::warn!(
@@ -199,7 +208,13 @@ impl Passage for Services {
         redis: &mut MultiplexedConnection,
         position: u64,
     ) -> Result<(), Trouble> {
-        match self.target.position(redis).await? == position {
+        let known = self.target.position(redis).await?;
+        if known > position {
+            // Another process relays the same log.
+            self.log.refresh().await?;
+        }
+        let is_ours = self.target.producer == self.log.producer().to_string();
+        match is_ours && (position..=self.log.last()).contains(&known) {
             true => Ok(()),
             false => Err(Trouble::Lost),
         }

@@ -1,28 +1,73 @@
-//! The file of the services: users, things and their events.
+//! The database of the services: a SQLite file in the data folder, or a PostgreSQL.
+//!
+//! There is one text of SQL for both: numbered placeholders, no functions that only one of them has, and columns
+//! of BLOB, TEXT and BIGINT alone. (PostgreSQL has no BLOB: [`postgres`] makes it one.)
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_domain::event::Stream;
+use rollcall_domain::event::{Event, Stream};
 use rollcall_domain::ports::{Cursors, EventLog, StoreError};
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use serde::Deserialize;
+use sqlx::AnyPool;
+use sqlx::migrate::Migrator;
 
-use crate::events::Log;
+use crate::events::{self, Log};
 use crate::lock::Lock;
-use crate::{OpenError, boxed, options};
+use crate::postgres::Url;
+use crate::{OpenError, boxed, postgres, sqlite};
 
-/// Reads go on while something is written; writes take turns.
-#[derive(Clone)]
-pub struct Database {
-    pub(crate) writer: SqlitePool,
-    pub(crate) readers: SqlitePool,
-    pub(crate) logs: Arc<HashMap<Stream, Arc<Log>>>,
-    _lock: Arc<Lock>,
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/services");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A PostgreSQL; empty for a file in the data folder.
+    pub url: Url,
+    pub max_connections: u32,
+    /// How long an operation may wait for a connection, making one included.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long PostgreSQL may work at one statement.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
 }
 
-const READERS: u32 = 4;
+impl Config {
+    /// The key that cannot be as it is, and why.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let timeouts = Duration::from_millis(100)..=Duration::from_secs(600);
+        if !self.url.is_empty() && !self.url.is_postgres() {
+            return Some((
+                "storage.url",
+                "write postgres://user:password@host/database",
+            ));
+        }
+        if !(2..=1000).contains(&self.max_connections) {
+            return Some(("storage.max_connections", "from 2 to 1000"));
+        }
+        if !timeouts.contains(&self.connect_timeout) {
+            return Some(("storage.connect_timeout", "from 100ms to 10m"));
+        }
+        if !timeouts.contains(&self.statement_timeout) {
+            return Some(("storage.statement_timeout", "from 100ms to 10m"));
+        }
+        None
+    }
+}
+
+/// Reads go on while something is written. In a file, writes take turns.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) writer: AnyPool,
+    pub(crate) readers: AnyPool,
+    pub(crate) logs: Arc<HashMap<Stream, Arc<Log>>>,
+    _lock: Option<Arc<Lock>>,
+}
 
 impl Database {
     /// Opens the file, or makes it.
@@ -31,39 +76,41 @@ impl Database {
     /// The file cannot be made or is none of ours, or another process has it.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(Lock::take(path)?);
-        let failed = |source: sqlx::Error| OpenError::Open {
+        let failed = |source| OpenError::Open {
             path: path.into(),
             source: boxed(source),
         };
-        let options = options(path, SqliteSynchronous::Full);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed)?;
-        sqlx::migrate!("migrations/services")
-            .run(&writer)
-            .await
-            .map_err(|error| failed(error.into()))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(failed)?;
-        let mut logs = HashMap::new();
-        for stream in [Stream::Users, Stream::Things] {
-            let log = Log::open(stream, &writer, &readers).await.map_err(failed)?;
-            logs.insert(stream, Arc::new(log));
-        }
+        sqlite::migrate(path).await.map_err(failed)?;
+        let writer = sqlite::writer(path).await.map_err(failed)?;
+        let readers = sqlite::readers(path).await.map_err(failed)?;
+        let logs = logs(&writer, &readers).await.map_err(failed)?;
         Ok(Self {
             writer,
             readers,
-            logs: Arc::new(logs),
-            _lock: lock,
+            logs,
+            _lock: Some(lock),
         })
     }
 
-    /// The events of a service; `None` if no service in this file writes that stream.
+    /// Opens the PostgreSQL at `config.url`. Other processes may use it at the same time.
+    ///
+    /// # Errors
+    /// It is not there, does not let us in, or holds data of a later version.
+    pub async fn connect(config: &Config) -> Result<Self, OpenError> {
+        let pool = postgres::open(config).await?;
+        let logs = logs(&pool, &pool)
+            .await
+            .map_err(|error| postgres::explain(&config.url, error))?;
+        tokio::spawn(events::watch(Arc::downgrade(&logs), pool.clone()));
+        Ok(Self {
+            writer: pool.clone(),
+            readers: pool,
+            logs,
+            _lock: None,
+        })
+    }
+
+    /// The events of a service.
     #[must_use]
     pub fn log(&self, stream: Stream) -> Option<Arc<dyn EventLog>> {
         self.logs
@@ -71,17 +118,35 @@ impl Database {
             .map(|log| Arc::clone(log) as Arc<dyn EventLog>)
     }
 
-    /// Waits for what is under way, and closes the file.
+    /// Keeps events of what changes nothing.
+    pub(crate) async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
+        let failed = failed("append to the event log");
+        let transaction = self.writer.begin().await.map_err(&failed)?;
+        self.commit(transaction, events).await.map_err(&failed)
+    }
+
+    /// Waits for what is under way, and lets go of the database.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
 }
 
+async fn logs(
+    writer: &AnyPool,
+    readers: &AnyPool,
+) -> Result<Arc<HashMap<Stream, Arc<Log>>>, sqlx::Error> {
+    let mut logs = HashMap::new();
+    for stream in [Stream::Users, Stream::Things, Stream::Bootstrap] {
+        logs.insert(stream, Arc::new(Log::open(stream, writer, readers).await?));
+    }
+    Ok(Arc::new(logs))
+}
+
 #[async_trait]
 impl Cursors for Database {
     async fn cursor(&self, stream: &str) -> Result<Option<String>, StoreError> {
-        sqlx::query_scalar("SELECT id FROM cursors WHERE stream = ?")
+        sqlx::query_scalar("SELECT id FROM cursors WHERE stream = $1")
             .bind(stream)
             .fetch_optional(&self.readers)
             .await
@@ -90,7 +155,7 @@ impl Cursors for Database {
 
     async fn set_cursor(&self, stream: &str, id: &str) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO cursors (stream, id) VALUES (?, ?)
+            "INSERT INTO cursors (stream, id) VALUES ($1, $2)
              ON CONFLICT (stream) DO UPDATE SET id = excluded.id",
         )
         .bind(stream)

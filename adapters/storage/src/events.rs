@@ -1,27 +1,34 @@
 //! The event logs of the services: written in the transaction of the change they tell of.
+//!
+//! Who appends takes the row of the log first, and with it the log until its transaction ends. So positions have
+//! no gaps, time goes on in their order, and a reader never sees a later one before an earlier one, whoever
+//! appends at the same time.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_domain::event::{Entry, Event, Fields, Stream};
-use rollcall_domain::identity::Timestamp;
 use rollcall_domain::ports::{EventLog, LogError};
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::boxed;
 use crate::database::Database;
+use crate::rows::{from_json, id, moment, number};
 
 /// So many events stay readable after they have been relayed.
 const HISTORY: u64 = 100_000;
+/// How often it is looked whether other processes have appended.
+const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) struct Log {
     stream: Stream,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: AnyPool,
+    readers: AnyPool,
     state: Mutex<State>,
     last: watch::Sender<u64>,
 }
@@ -35,51 +42,108 @@ struct State {
 impl Log {
     pub(crate) async fn open(
         stream: Stream,
-        writer: &SqlitePool,
-        readers: &SqlitePool,
+        writer: &AnyPool,
+        readers: &AnyPool,
     ) -> Result<Self, sqlx::Error> {
         sqlx::query(
-            "INSERT INTO logs (stream, producer, last, last_at, relayed) VALUES (?, ?, 0, 0, 0)
+            "INSERT INTO logs (stream, producer, last, last_at, relayed) VALUES ($1, $2, 0, 0, 0)
              ON CONFLICT (stream) DO NOTHING",
         )
         .bind(stream.as_str())
         .bind(Uuid::new_v4().as_bytes().as_slice())
         .execute(writer)
         .await?;
-        let row = sqlx::query("SELECT producer, last, relayed FROM logs WHERE stream = ?")
-            .bind(stream.as_str())
-            .fetch_one(writer)
-            .await?;
-        let producer =
-            Uuid::from_slice(row.try_get(0)?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-        let state = State {
-            producer,
-            relayed: row.try_get::<i64, _>(2)?.cast_unsigned(),
-        };
+        let row = row(stream, writer).await?;
         Ok(Self {
             stream,
             writer: writer.clone(),
             readers: readers.clone(),
-            state: Mutex::new(state),
-            last: watch::Sender::new(row.try_get::<i64, _>(1)?.cast_unsigned()),
+            state: Mutex::new(state(&row)?),
+            last: watch::Sender::new(number(&row, 2)?),
         })
     }
 
-    fn state(&self) -> State {
-        *self
-            .state
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
             .lock()
             .expect("invariant: no panic under the lock")
     }
+
+    /// Takes over what the row says.
+    fn learn(&self, row: &AnyRow) -> Result<(), sqlx::Error> {
+        *self.state() = state(row)?;
+        self.reached(number(row, 2)?);
+        Ok(())
+    }
+
+    /// There are events up to `position`.
+    fn reached(&self, position: u64) {
+        // Who tells of a later one may come here first.
+        self.last.send_if_modified(|known| {
+            let is_news = position > *known;
+            *known = position.max(*known);
+            is_news
+        });
+    }
+}
+
+async fn row(stream: Stream, pool: &AnyPool) -> Result<AnyRow, sqlx::Error> {
+    sqlx::query("SELECT producer, relayed, last FROM logs WHERE stream = $1")
+        .bind(stream.as_str())
+        .fetch_one(pool)
+        .await
+}
+
+fn state(row: &AnyRow) -> Result<State, sqlx::Error> {
+    Ok(State {
+        producer: Uuid::from_bytes(id(row, 0)?),
+        relayed: number(row, 1)?,
+    })
+}
+
+/// Keeps the logs up with what other processes do, until nobody has them any longer.
+pub(crate) async fn watch(logs: Weak<HashMap<Stream, Arc<Log>>>, pool: AnyPool) {
+    let mut is_away = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(logs) = logs.upgrade() else { return };
+        if pool.is_closed() {
+            return;
+        }
+        let found = look(&logs, &pool).await;
+        match (&found, is_away) {
+            (Err(error), false) => {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "the database does not answer");
+            }
+            (Ok(()), true) => tracing::info!("the database is back"),
+            _ => {}
+        }
+        is_away = found.is_err();
+    }
+}
+
+async fn look(logs: &HashMap<Stream, Arc<Log>>, pool: &AnyPool) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query("SELECT producer, relayed, last, stream FROM logs")
+        .fetch_all(pool)
+        .await?;
+    for row in &rows {
+        let stream: Result<Stream, _> = row.try_get::<&str, _>(3)?.parse();
+        if let Some(log) = stream.ok().and_then(|stream| logs.get(&stream)) {
+            log.learn(row)?;
+        }
+    }
+    Ok(())
 }
 
 impl Database {
     /// Commits what `transaction` did together with the events that tell of it, and wakes who waits for them.
     pub(crate) async fn commit(
         &self,
-        mut transaction: Transaction<'_, Sqlite>,
+        mut transaction: Transaction<'_, Any>,
         events: Vec<Event>,
     ) -> Result<(), sqlx::Error> {
+        // In the order of their names: two transactions never wait for each other's logs.
         let mut streams: BTreeMap<&'static str, (Stream, Vec<Event>)> = BTreeMap::new();
         for event in events {
             let entry = streams.entry(event.stream.as_str());
@@ -96,8 +160,7 @@ impl Database {
         transaction.commit().await?;
         for (stream, last) in ends {
             if let Some(log) = self.logs.get(&stream) {
-                // Two commits may get here in either order.
-                log.last.send_modify(|known| *known = last.max(*known));
+                log.reached(last);
             }
         }
         Ok(())
@@ -106,37 +169,45 @@ impl Database {
 
 /// Appends to the log of a stream. Returns the position of the last event.
 async fn append(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     stream: Stream,
     events: Vec<Event>,
 ) -> Result<u64, sqlx::Error> {
     let name = stream.as_str();
-    let row = sqlx::query("SELECT last, last_at FROM logs WHERE stream = ?")
-        .bind(name)
-        .fetch_one(&mut *connection)
-        .await?;
-    let mut last = row.try_get::<i64, _>(0)?;
-    let mut at = Timestamp(row.try_get::<i64, _>(1)?.cast_unsigned());
-    for mut event in events {
-        last += 1;
+    let count = i64::try_from(events.len()).expect("invariant: fits into memory");
+    let row =
+        sqlx::query("UPDATE logs SET last = last + $1 WHERE stream = $2 RETURNING last, last_at")
+            .bind(count)
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await?;
+    let last: i64 = row.try_get(0)?;
+    let mut at = moment(&row, 1)?;
+    for (position, mut event) in (last - count + 1..).zip(events) {
         at = event.occurred_at.max(at.next());
         event
             .fields
             .push(("occurred_at".into(), at.to_string().into()));
-        sqlx::query("INSERT INTO events (stream, position, fields) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO events (stream, position, fields) VALUES ($1, $2, $3)")
             .bind(name)
-            .bind(last)
+            .bind(position)
             .bind(serde_json::to_string(&event.fields).expect("invariant: text"))
             .execute(&mut *connection)
             .await?;
     }
-    sqlx::query("UPDATE logs SET last = ?, last_at = ? WHERE stream = ?")
-        .bind(last)
+    sqlx::query("UPDATE logs SET last_at = $1 WHERE stream = $2")
         .bind(at.0.cast_signed())
         .bind(name)
         .execute(&mut *connection)
         .await?;
     Ok(last.cast_unsigned())
+}
+
+fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> LogError {
+    move |error| LogError {
+        doing,
+        source: boxed(error),
+    }
 }
 
 #[async_trait]
@@ -150,36 +221,28 @@ impl EventLog for Log {
     }
 
     async fn read(&self, position: u64, limit: usize) -> Result<Vec<Entry>, LogError> {
-        let failed = |error| LogError {
-            doing: "read",
-            source: boxed(error),
-        };
+        let failed = failed("read");
         let rows = sqlx::query(
-            "SELECT position, fields FROM events WHERE stream = ? AND position > ?
-             ORDER BY position LIMIT ?",
+            "SELECT position, fields FROM events WHERE stream = $1 AND position > $2
+             ORDER BY position LIMIT $3",
         )
         .bind(self.stream.as_str())
         .bind(position.cast_signed())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&self.readers)
         .await
-        .map_err(failed)?;
-        rows.into_iter()
-            .map(|row| {
-                let position = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
-                let text: &str = row.try_get(1).map_err(failed)?;
-                let fields: Vec<(String, String)> =
-                    serde_json::from_str(text).map_err(|error| LogError {
-                        doing: "read",
-                        source: boxed(error),
-                    })?;
-                let fields: Fields = fields
-                    .into_iter()
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .collect();
-                Ok(Entry { position, fields })
-            })
-            .collect()
+        .map_err(&failed)?;
+        let entry = |row: AnyRow| {
+            let fields: Vec<(String, String)> = from_json(&row, 1)?;
+            let fields: Fields = fields
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect();
+            let position = number(&row, 0)?;
+            Ok(Entry { position, fields })
+        };
+        let entries: Result<Vec<Entry>, _> = rows.into_iter().map(entry).collect();
+        entries.map_err(failed)
     }
 
     fn last(&self) -> u64 {
@@ -190,46 +253,44 @@ impl EventLog for Log {
         self.state().relayed
     }
 
+    async fn refresh(&self) -> Result<(), LogError> {
+        let failed = failed("look at");
+        let row = row(self.stream, &self.readers).await.map_err(&failed)?;
+        self.learn(&row).map_err(failed)
+    }
+
     async fn set_relayed(&self, position: u64) -> Result<(), LogError> {
-        let failed = |error| LogError {
-            doing: "mark",
-            source: boxed(error),
-        };
-        sqlx::query("UPDATE logs SET relayed = ? WHERE stream = ?")
+        let failed = failed("mark");
+        sqlx::query("UPDATE logs SET relayed = $1 WHERE stream = $2")
             .bind(position.cast_signed())
             .bind(self.stream.as_str())
             .execute(&self.writer)
             .await
-            .map_err(failed)?;
-        sqlx::query("DELETE FROM events WHERE stream = ? AND position <= ?")
+            .map_err(&failed)?;
+        sqlx::query("DELETE FROM events WHERE stream = $1 AND position <= $2")
             .bind(self.stream.as_str())
             .bind(position.saturating_sub(HISTORY).cast_signed())
             .execute(&self.writer)
             .await
             .map_err(failed)?;
-        self.state
-            .lock()
-            .expect("invariant: no panic under the lock")
-            .relayed = position;
+        self.state().relayed = position;
         Ok(())
     }
 
     async fn renew_producer(&self) -> Result<Uuid, LogError> {
-        let producer = Uuid::new_v4();
-        sqlx::query("UPDATE logs SET producer = ? WHERE stream = ?")
-            .bind(producer.as_bytes().as_slice())
+        let failed = failed("rename");
+        let before = self.producer();
+        // Of several processes that find the name spent, one gives a new one, and all take that.
+        sqlx::query("UPDATE logs SET producer = $1 WHERE stream = $2 AND producer = $3")
+            .bind(Uuid::new_v4().as_bytes().as_slice())
             .bind(self.stream.as_str())
+            .bind(before.as_bytes().as_slice())
             .execute(&self.writer)
             .await
-            .map_err(|error| LogError {
-                doing: "rename",
-                source: boxed(error),
-            })?;
-        self.state
-            .lock()
-            .expect("invariant: no panic under the lock")
-            .producer = producer;
-        Ok(producer)
+            .map_err(&failed)?;
+        let row = row(self.stream, &self.writer).await.map_err(&failed)?;
+        self.learn(&row).map_err(failed)?;
+        Ok(self.producer())
     }
 
     async fn wait(&self, position: u64) {

@@ -32,7 +32,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::lock::Lock;
-use crate::{OpenError, boxed, options};
+use crate::sqlite::options;
+use crate::{OpenError, boxed};
 use writer::Writer;
 
 #[derive(Clone, Debug, Deserialize)]

@@ -2,14 +2,17 @@
 
 use async_trait::async_trait;
 use rollcall_domain::event::Event;
-use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, Timestamp, UserId};
+use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, UserId};
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::things::{Actions, Channel, Grant, Listing, Page, Status, Thing, ThingStore};
 use rollcall_domain::vault::{KeptKey, SealedKey};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed, taken};
+use crate::rows::{
+    flag, from_json, id, is_set, json, moment, optional_id, optional_moment, status,
+};
 
 #[async_trait]
 impl ThingStore for Database {
@@ -24,7 +27,7 @@ impl ThingStore for Database {
             sqlx::query(
                 "INSERT INTO things
                  (id, owner, name, tags, metadata, key_hash, sealed_key, enabled, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             )
             .bind(thing.id.as_bytes().as_slice())
             .bind(thing.owner.as_bytes().as_slice())
@@ -33,7 +36,7 @@ impl ThingStore for Database {
             .bind(json(&thing.metadata))
             .bind(key.hash.as_bytes().as_slice())
             .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
-            .bind(thing.status == Status::Enabled)
+            .bind(flag(thing.status == Status::Enabled))
             .bind(thing.created_at.0.cast_signed())
             .execute(&mut *transaction)
             .await
@@ -45,14 +48,16 @@ impl ThingStore for Database {
     async fn set_thing_status(&self, thing: &Thing, events: Vec<Event>) -> Result<(), StoreError> {
         let failed = failed("keep the status of a thing");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query("UPDATE things SET enabled = ?, updated_at = ?, updated_by = ? WHERE id = ?")
-            .bind(thing.status == Status::Enabled)
-            .bind(thing.updated_at.map(|at| at.0.cast_signed()))
-            .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
-            .bind(thing.id.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+        sqlx::query(
+            "UPDATE things SET enabled = $1, updated_at = $2, updated_by = $3 WHERE id = $4",
+        )
+        .bind(flag(thing.status == Status::Enabled))
+        .bind(thing.updated_at.map(|at| at.0.cast_signed()))
+        .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
+        .bind(thing.id.as_bytes().as_slice())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -65,8 +70,8 @@ impl ThingStore for Database {
         let failed = failed("keep the key of a thing");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         sqlx::query(
-            "UPDATE things SET key_hash = ?, sealed_key = ?, updated_at = ?, updated_by = ?
-             WHERE id = ?",
+            "UPDATE things SET key_hash = $1, sealed_key = $2, updated_at = $3, updated_by = $4
+             WHERE id = $5",
         )
         .bind(key.hash.as_bytes().as_slice())
         .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
@@ -83,7 +88,7 @@ impl ThingStore for Database {
         let failed = failed("read a thing");
         let row = sqlx::query(
             "SELECT id, owner, name, tags, metadata, enabled, created_at, updated_at, updated_by
-             FROM things WHERE id = ? AND owner = ?",
+             FROM things WHERE id = $1 AND owner = $2",
         )
         .bind(id.as_bytes().as_slice())
         .bind(owner.as_bytes().as_slice())
@@ -95,7 +100,7 @@ impl ThingStore for Database {
 
     async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError> {
         let bytes: Option<Option<Vec<u8>>> =
-            sqlx::query_scalar("SELECT sealed_key FROM things WHERE id = ?")
+            sqlx::query_scalar("SELECT sealed_key FROM things WHERE id = $1")
                 .bind(id.as_bytes().as_slice())
                 .fetch_optional(&self.readers)
                 .await
@@ -107,7 +112,7 @@ impl ThingStore for Database {
         let failed = failed("list things");
         let rows = sqlx::query(
             "SELECT id, owner, name, tags, metadata, enabled, created_at, updated_at, updated_by
-             FROM things WHERE owner = ? ORDER BY created_at, id LIMIT ? OFFSET ?",
+             FROM things WHERE owner = $1 ORDER BY created_at, id LIMIT $2 OFFSET $3",
         )
         .bind(owner.as_bytes().as_slice())
         .bind(page.limit.cast_signed())
@@ -120,7 +125,7 @@ impl ThingStore for Database {
             .map(thing)
             .collect::<Result<_, _>>()
             .map_err(&failed)?;
-        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM things WHERE owner = ?")
+        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM things WHERE owner = $1")
             .bind(owner.as_bytes().as_slice())
             .fetch_one(&self.readers)
             .await
@@ -141,13 +146,13 @@ impl ThingStore for Database {
         for channel in channels {
             sqlx::query(
                 "INSERT INTO channels (id, owner, name, metadata, enabled, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                 VALUES ($1, $2, $3, $4, $5, $6)",
             )
             .bind(channel.id.as_bytes().as_slice())
             .bind(channel.owner.as_bytes().as_slice())
             .bind(&channel.name)
             .bind(json(&channel.metadata))
-            .bind(channel.status == Status::Enabled)
+            .bind(flag(channel.status == Status::Enabled))
             .bind(channel.created_at.0.cast_signed())
             .execute(&mut *transaction)
             .await
@@ -163,14 +168,16 @@ impl ThingStore for Database {
     ) -> Result<(), StoreError> {
         let failed = failed("keep the status of a channel");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query("UPDATE channels SET enabled = ?, updated_at = ?, updated_by = ? WHERE id = ?")
-            .bind(channel.status == Status::Enabled)
-            .bind(channel.updated_at.map(|at| at.0.cast_signed()))
-            .bind(channel.updated_by.map(|by| by.as_bytes().to_vec()))
-            .bind(channel.id.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+        sqlx::query(
+            "UPDATE channels SET enabled = $1, updated_at = $2, updated_by = $3 WHERE id = $4",
+        )
+        .bind(flag(channel.status == Status::Enabled))
+        .bind(channel.updated_at.map(|at| at.0.cast_signed()))
+        .bind(channel.updated_by.map(|by| by.as_bytes().to_vec()))
+        .bind(channel.id.as_bytes().as_slice())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -178,7 +185,7 @@ impl ThingStore for Database {
         let failed = failed("read a channel");
         let row = sqlx::query(
             "SELECT id, owner, name, metadata, enabled, created_at, updated_at, updated_by
-             FROM channels WHERE id = ? AND owner = ?",
+             FROM channels WHERE id = $1 AND owner = $2",
         )
         .bind(id.as_bytes().as_slice())
         .bind(owner.as_bytes().as_slice())
@@ -192,7 +199,7 @@ impl ThingStore for Database {
         let failed = failed("list channels");
         let rows = sqlx::query(
             "SELECT id, owner, name, metadata, enabled, created_at, updated_at, updated_by
-             FROM channels WHERE owner = ? ORDER BY created_at, id LIMIT ? OFFSET ?",
+             FROM channels WHERE owner = $1 ORDER BY created_at, id LIMIT $2 OFFSET $3",
         )
         .bind(owner.as_bytes().as_slice())
         .bind(page.limit.cast_signed())
@@ -205,7 +212,7 @@ impl ThingStore for Database {
             .map(channel)
             .collect::<Result<_, _>>()
             .map_err(&failed)?;
-        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM channels WHERE owner = ?")
+        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM channels WHERE owner = $1")
             .bind(owner.as_bytes().as_slice())
             .fetch_one(&self.readers)
             .await
@@ -220,25 +227,25 @@ impl ThingStore for Database {
         let failed = failed("read a grant");
         let row = sqlx::query(
             "SELECT can_read, can_write, created_at, updated_at FROM grants
-             WHERE thing = ? AND channel = ?",
+             WHERE thing = $1 AND channel = $2",
         )
         .bind(thing.as_bytes().as_slice())
         .bind(channel.as_bytes().as_slice())
         .fetch_optional(&self.readers)
         .await
         .map_err(&failed)?;
-        let grant = |row: SqliteRow| {
+        let grant = |row: AnyRow| {
             let actions = Actions {
-                read: row.try_get(0)?,
-                write: row.try_get(1)?,
+                read: is_set(&row, 0)?,
+                write: is_set(&row, 1)?,
             };
-            let created_at = Timestamp(row.try_get::<i64, _>(2)?.cast_unsigned());
+            let created_at = moment(&row, 2)?;
             Ok(Grant {
                 thing,
                 channel,
                 actions,
                 created_at,
-                updated_at: updated_at(&row, 3)?,
+                updated_at: optional_moment(&row, 3)?,
             })
         };
         row.map(grant).transpose().map_err(&failed)
@@ -257,14 +264,14 @@ impl ThingStore for Database {
         {
             sqlx::query(
                 "INSERT INTO grants (thing, channel, can_read, can_write, created_at, updated_at)
-                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (thing, channel) DO UPDATE SET
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (thing, channel) DO UPDATE SET
                  can_read = excluded.can_read, can_write = excluded.can_write,
                  updated_at = excluded.updated_at",
             )
             .bind(thing.as_bytes().as_slice())
             .bind(channel.as_bytes().as_slice())
-            .bind(actions.read)
-            .bind(actions.write)
+            .bind(flag(actions.read))
+            .bind(flag(actions.write))
             .bind(created_at.0.cast_signed())
             .bind(updated_at.map(|at| at.0.cast_signed()))
             .execute(&mut *transaction)
@@ -282,7 +289,7 @@ impl ThingStore for Database {
         let failed = failed("remove grants");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         for (thing, channel) in pairs {
-            sqlx::query("DELETE FROM grants WHERE thing = ? AND channel = ?")
+            sqlx::query("DELETE FROM grants WHERE thing = $1 AND channel = $2")
                 .bind(thing.as_bytes().as_slice())
                 .bind(channel.as_bytes().as_slice())
                 .execute(&mut *transaction)
@@ -293,14 +300,12 @@ impl ThingStore for Database {
     }
 
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        let failed = failed("append to the event log");
-        let transaction = self.writer.begin().await.map_err(&failed)?;
-        self.commit(transaction, events).await.map_err(&failed)
+        self.record_events(events).await
     }
 
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError> {
         let failed = failed("identify a thing");
-        let row = sqlx::query("SELECT id FROM things WHERE key_hash = ? AND enabled = 1")
+        let row = sqlx::query("SELECT id FROM things WHERE key_hash = $1 AND enabled = 1")
             .bind(key.as_bytes().as_slice())
             .fetch_optional(&self.readers)
             .await
@@ -320,18 +325,18 @@ impl ThingStore for Database {
             "SELECT things.id, can_read, can_write FROM things
              JOIN grants ON grants.thing = things.id
              JOIN channels ON channels.id = grants.channel
-             WHERE key_hash = ? AND things.enabled = 1
-             AND channels.id = ? AND channels.enabled = 1",
+             WHERE key_hash = $1 AND things.enabled = 1
+             AND channels.id = $2 AND channels.enabled = 1",
         )
         .bind(key.as_bytes().as_slice())
         .bind(channel.as_bytes().as_slice())
         .fetch_optional(&self.readers)
         .await
         .map_err(&failed)?;
-        let found = |row: SqliteRow| {
+        let found = |row: AnyRow| {
             let actions = Actions {
-                read: row.try_get(1)?,
-                write: row.try_get(2)?,
+                read: is_set(&row, 1)?,
+                write: is_set(&row, 2)?,
             };
             Ok((ThingId::from_bytes(id(&row, 0)?), actions))
         };
@@ -339,7 +344,7 @@ impl ThingStore for Database {
     }
 
     async fn is_enabled(&self, thing: ThingId) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM things WHERE id = ? AND enabled = 1")
+        let row = sqlx::query("SELECT 1 FROM things WHERE id = $1 AND enabled = 1")
             .bind(thing.as_bytes().as_slice())
             .fetch_optional(&self.readers)
             .await
@@ -357,25 +362,25 @@ impl ThingStore for Database {
             "SELECT can_read, can_write FROM things
              JOIN grants ON grants.thing = things.id
              JOIN channels ON channels.id = grants.channel
-             WHERE things.id = ? AND things.enabled = 1
-             AND channels.id = ? AND channels.enabled = 1",
+             WHERE things.id = $1 AND things.enabled = 1
+             AND channels.id = $2 AND channels.enabled = 1",
         )
         .bind(thing.as_bytes().as_slice())
         .bind(channel.as_bytes().as_slice())
         .fetch_optional(&self.readers)
         .await
         .map_err(&failed)?;
-        let found = |row: SqliteRow| {
+        let found = |row: AnyRow| {
             Ok(Actions {
-                read: row.try_get(0)?,
-                write: row.try_get(1)?,
+                read: is_set(&row, 0)?,
+                write: is_set(&row, 1)?,
             })
         };
         row.map(found).transpose().map_err(&failed)
     }
 }
 
-fn thing(row: &SqliteRow) -> Result<Thing, sqlx::Error> {
+fn thing(row: &AnyRow) -> Result<Thing, sqlx::Error> {
     Ok(Thing {
         id: ThingId::from_bytes(id(row, 0)?),
         owner: UserId::from_bytes(id(row, 1)?),
@@ -383,60 +388,21 @@ fn thing(row: &SqliteRow) -> Result<Thing, sqlx::Error> {
         tags: from_json(row, 3)?,
         metadata: from_json(row, 4)?,
         status: status(row, 5)?,
-        created_at: Timestamp(row.try_get::<i64, _>(6)?.cast_unsigned()),
-        updated_at: updated_at(row, 7)?,
-        updated_by: updated_by(row, 8)?,
+        created_at: moment(row, 6)?,
+        updated_at: optional_moment(row, 7)?,
+        updated_by: optional_id(row, 8)?.map(UserId::from_bytes),
     })
 }
 
-fn channel(row: &SqliteRow) -> Result<Channel, sqlx::Error> {
+fn channel(row: &AnyRow) -> Result<Channel, sqlx::Error> {
     Ok(Channel {
         id: ChannelId::from_bytes(id(row, 0)?),
         owner: UserId::from_bytes(id(row, 1)?),
         name: row.try_get(2)?,
         metadata: from_json(row, 3)?,
         status: status(row, 4)?,
-        created_at: Timestamp(row.try_get::<i64, _>(5)?.cast_unsigned()),
-        updated_at: updated_at(row, 6)?,
-        updated_by: updated_by(row, 7)?,
+        created_at: moment(row, 5)?,
+        updated_at: optional_moment(row, 6)?,
+        updated_by: optional_id(row, 7)?.map(UserId::from_bytes),
     })
-}
-
-pub(crate) fn id(row: &SqliteRow, column: usize) -> Result<[u8; 16], sqlx::Error> {
-    let bytes: &[u8] = row.try_get(column)?;
-    bytes
-        .try_into()
-        .map_err(|_| sqlx::Error::Decode("an id has 16 bytes".into()))
-}
-
-pub(crate) fn status(row: &SqliteRow, column: usize) -> Result<Status, sqlx::Error> {
-    let enabled: bool = row.try_get(column)?;
-    Ok(if enabled {
-        Status::Enabled
-    } else {
-        Status::Disabled
-    })
-}
-
-fn updated_at(row: &SqliteRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
-    let at: Option<i64> = row.try_get(column)?;
-    Ok(at.map(|at| Timestamp(at.cast_unsigned())))
-}
-
-fn updated_by(row: &SqliteRow, column: usize) -> Result<Option<UserId>, sqlx::Error> {
-    let by: Option<&[u8]> = row.try_get(column)?;
-    by.map(|_| id(row, column).map(UserId::from_bytes))
-        .transpose()
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("invariant: JSON keys are text")
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(
-    row: &SqliteRow,
-    column: usize,
-) -> Result<T, sqlx::Error> {
-    let text: &str = row.try_get(column)?;
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use rollcall_domain::event::Event;
-use rollcall_domain::identity::{Timestamp, UserId};
+use rollcall_domain::identity::UserId;
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::users::{User, UserStore};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed, taken};
-use crate::things::{id, status};
+use crate::rows::{flag, id, is_set, moment, status};
 
 #[async_trait]
 impl UserStore for Database {
@@ -23,14 +23,16 @@ impl UserStore for Database {
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         sqlx::query(
             "INSERT INTO users (id, identity, name, password, enabled, admin, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(user.id.as_bytes().as_slice())
         .bind(&user.identity)
         .bind(&user.name)
         .bind(password)
-        .bind(user.status == rollcall_domain::things::Status::Enabled)
-        .bind(user.admin)
+        .bind(flag(
+            user.status == rollcall_domain::things::Status::Enabled,
+        ))
+        .bind(flag(user.admin))
         .bind(user.created_at.0.cast_signed())
         .execute(&mut *transaction)
         .await
@@ -54,7 +56,7 @@ impl UserStore for Database {
         let failed = failed("read a user");
         let row = sqlx::query(
             "SELECT id, identity, name, enabled, admin, created_at, password FROM users
-             WHERE identity = ? AND enabled = 1",
+             WHERE identity = $1 AND enabled = 1",
         )
         .bind(identity)
         .fetch_optional(&self.readers)
@@ -66,13 +68,13 @@ impl UserStore for Database {
     }
 }
 
-fn user(row: &SqliteRow) -> Result<User, sqlx::Error> {
+fn user(row: &AnyRow) -> Result<User, sqlx::Error> {
     Ok(User {
         id: UserId::from_bytes(id(row, 0)?),
         identity: row.try_get(1)?,
         name: row.try_get(2)?,
         status: status(row, 3)?,
-        admin: row.try_get(4)?,
-        created_at: Timestamp(row.try_get::<i64, _>(5)?.cast_unsigned()),
+        admin: is_set(row, 4)?,
+        created_at: moment(row, 5)?,
     })
 }
