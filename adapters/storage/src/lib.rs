@@ -5,12 +5,15 @@
 
 pub mod database;
 mod events;
+mod groups;
 pub mod journal;
 mod lock;
+mod policies;
 pub mod postgres;
 mod rows;
 pub mod sessions;
 mod sqlite;
+mod statement;
 mod things;
 mod users;
 

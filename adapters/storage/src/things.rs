@@ -145,8 +145,9 @@ impl ThingStore for Database {
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         for channel in channels {
             sqlx::query(
-                "INSERT INTO channels (id, owner, name, metadata, enabled, created_at)
-                 VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO channels
+                 (id, owner, path, name, repeated, description, metadata, enabled, created_at)
+                 VALUES ($1, $2, $1, $3, 1, '', $4, $5, $6)",
             )
             .bind(channel.id.as_bytes().as_slice())
             .bind(channel.owner.as_bytes().as_slice())
@@ -226,8 +227,8 @@ impl ThingStore for Database {
     async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError> {
         let failed = failed("read a grant");
         let row = sqlx::query(
-            "SELECT can_read, can_write, created_at, updated_at FROM grants
-             WHERE thing = $1 AND channel = $2",
+            "SELECT (actions & 512) / 512, (actions & 256) / 256, created_at, updated_at
+             FROM thing_policies WHERE subject = $1 AND is_user = 0 AND object = $2",
         )
         .bind(thing.as_bytes().as_slice())
         .bind(channel.as_bytes().as_slice())
@@ -263,15 +264,15 @@ impl ThingStore for Database {
         } in grants
         {
             sqlx::query(
-                "INSERT INTO grants (thing, channel, can_read, can_write, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (thing, channel) DO UPDATE SET
-                 can_read = excluded.can_read, can_write = excluded.can_write,
-                 updated_at = excluded.updated_at",
+                "INSERT INTO thing_policies
+                 (subject, is_user, object, actions, owner, vouched, created_at, updated_at)
+                 VALUES ($1, 0, $2, $3, (SELECT owner FROM channels WHERE id = $2), 1, $4, $5)
+                 ON CONFLICT (subject, is_user, object) DO UPDATE SET
+                 actions = excluded.actions, updated_at = excluded.updated_at",
             )
             .bind(thing.as_bytes().as_slice())
             .bind(channel.as_bytes().as_slice())
-            .bind(flag(actions.read))
-            .bind(flag(actions.write))
+            .bind(flag(actions.read) * 512 + flag(actions.write) * 256)
             .bind(created_at.0.cast_signed())
             .bind(updated_at.map(|at| at.0.cast_signed()))
             .execute(&mut *transaction)
@@ -289,12 +290,14 @@ impl ThingStore for Database {
         let failed = failed("remove grants");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
         for (thing, channel) in pairs {
-            sqlx::query("DELETE FROM grants WHERE thing = $1 AND channel = $2")
-                .bind(thing.as_bytes().as_slice())
-                .bind(channel.as_bytes().as_slice())
-                .execute(&mut *transaction)
-                .await
-                .map_err(&failed)?;
+            sqlx::query(
+                "DELETE FROM thing_policies WHERE subject = $1 AND is_user = 0 AND object = $2",
+            )
+            .bind(thing.as_bytes().as_slice())
+            .bind(channel.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
         }
         self.commit(transaction, events).await.map_err(&failed)
     }
@@ -322,9 +325,9 @@ impl ThingStore for Database {
     ) -> Result<Option<(ThingId, Actions)>, StoreError> {
         let failed = failed("authorize a thing");
         let row = sqlx::query(
-            "SELECT things.id, can_read, can_write FROM things
-             JOIN grants ON grants.thing = things.id
-             JOIN channels ON channels.id = grants.channel
+            "SELECT things.id, (actions & 512) / 512, (actions & 256) / 256 FROM things
+             JOIN thing_policies ON subject = things.id AND is_user = 0
+             JOIN channels ON channels.id = object
              WHERE key_hash = $1 AND things.enabled = 1
              AND channels.id = $2 AND channels.enabled = 1",
         )
@@ -359,9 +362,9 @@ impl ThingStore for Database {
     ) -> Result<Option<Actions>, StoreError> {
         let failed = failed("authorize a thing");
         let row = sqlx::query(
-            "SELECT can_read, can_write FROM things
-             JOIN grants ON grants.thing = things.id
-             JOIN channels ON channels.id = grants.channel
+            "SELECT (actions & 512) / 512, (actions & 256) / 256 FROM things
+             JOIN thing_policies ON subject = things.id AND is_user = 0
+             JOIN channels ON channels.id = object
              WHERE things.id = $1 AND things.enabled = 1
              AND channels.id = $2 AND channels.enabled = 1",
         )
