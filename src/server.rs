@@ -18,7 +18,7 @@ use rollcall_domain::users::{UserStore, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::Services;
 use rollcall_grpc::authority::RemoteAuthority;
-use rollcall_http::{Callers, Pages, Site};
+use rollcall_http::{About, Pages, Site};
 use rollcall_mqtt::{Address, Durability, Front};
 use rollcall_redis::follow::Follower;
 use rollcall_redis::lease::Refused;
@@ -226,17 +226,13 @@ impl Server {
         }));
         let (ready, handle) = (Arc::clone(&journal), front.handle());
         let kept = sessions.clone();
-        let callers = Callers {
-            token: secrets.admin_token()?,
-            admin,
-        };
         tasks.push(tokio::spawn(metrics.clone().keep_up(stopping.clone())));
         let pages = Site::Pages(Pages {
-            metrics,
+            metrics: metrics.clone(),
             roll: journal.clone(),
             sessions: Arc::new(front.handle()),
             reload: Arc::new(front.handle()),
-            callers: callers.clone(),
+            identities: Arc::clone(&identities),
             readiness: Arc::new(move || {
                 let failing = kept.as_ref().is_some_and(|it| it.is_failing());
                 let lacks = [
@@ -254,8 +250,12 @@ impl Server {
             let service = Site::Things(rollcall_http::Things {
                 things: Arc::clone(&things),
                 authority: Arc::clone(&things) as Arc<dyn Authority>,
-                callers,
-                instance: config.instance.clone(),
+                identities,
+                about: About {
+                    service: "things",
+                    instance: config.instance.clone(),
+                    metrics,
+                },
             });
             sites.push((listener, service));
         }

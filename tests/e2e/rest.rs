@@ -432,3 +432,23 @@ fn a_server_need_not_serve_things_over_http() {
         assert!(!output.status.success() && error.contains(told), "{error}");
     }
 }
+
+#[test]
+fn a_service_describes_itself() {
+    let world = World::start();
+    let address = world.listener("http.things");
+    let document = send(address, "GET /openapi.json", &[], b"");
+    assert_eq!(document.status, 200);
+    let document = document.json();
+    let operation = &document["paths"]["/things/{id}"]["get"];
+    assert_eq!(operation["operationId"], "viewThing");
+    assert_eq!(operation["parameters"][0]["name"], "id");
+    assert_eq!(operation["security"], json!([{ "token": [] }]));
+    assert!(operation["responses"]["200"]["content"]["application/json"].is_object());
+    assert!(operation["responses"]["401"].is_object());
+    let body = &document["paths"]["/connect"]["post"]["requestBody"];
+    assert_eq!(body["required"], true);
+    let metrics = send(address, "GET /metrics", &[], b"");
+    assert!(metrics.body.contains("rollcall_http_connections"));
+    assert_eq!(send(address, "POST /health", &[], b"").status, 405);
+}

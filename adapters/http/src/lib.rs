@@ -1,8 +1,13 @@
 //! The HTTP edge: REST by subject, and the pages: is it alive, is it ready, what does it count, who is here.
 
 mod connections;
+mod openapi;
 mod pages;
 mod problem;
+#[allow(dead_code, reason = "for the services to come")]
+mod query;
+#[allow(dead_code, reason = "for the services to come")]
+mod reply;
 mod request;
 mod things;
 
@@ -10,8 +15,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header;
 use axum::middleware::{self, Next};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use bytesize::ByteSize;
 use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -19,8 +25,8 @@ use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use openapi::About;
 pub use pages::{Pages, Readiness};
-pub use request::Callers;
 pub use things::Service as Things;
 
 /// Collected measurements are condensed this often, so that they do not grow between two looks at them.
@@ -127,8 +133,9 @@ impl Metrics {
             .map_err(|error| MetricsError(error.into()))
     }
 
-    pub(crate) fn render(&self) -> String {
-        self.0.render()
+    pub(crate) fn page(&self) -> Response {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        ([(header::CONTENT_TYPE, kind)], self.0.render()).into_response()
     }
 
     /// Condenses what was collected, now and then, until `stop` is true.

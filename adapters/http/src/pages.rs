@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use rollcall_domain::caller::Identities;
 use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, KickReason, Kicked, Online, Roll, Sessions, Whom};
 use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
 use crate::problem::Problem;
-use crate::request::{Caller, Callers, HasCallers, parse};
+use crate::request::{Admin, HasIdentities, parse};
 
 /// Sessions of one page of `/presence`.
 const MAX_PAGE: usize = 10_000;
@@ -28,13 +29,13 @@ pub struct Pages {
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
     pub reload: Arc<dyn Reload>,
-    pub callers: Callers,
+    pub identities: Arc<dyn Identities>,
     pub readiness: Readiness,
 }
 
-impl HasCallers for Pages {
-    fn callers(&self) -> &Callers {
-        &self.callers
+impl HasIdentities for Pages {
+    fn identities(&self) -> &Arc<dyn Identities> {
+        &self.identities
     }
 }
 
@@ -65,11 +66,7 @@ async fn ready(Shared(state): Shared<Pages>) -> Response {
 }
 
 async fn metrics(Shared(state): Shared<Pages>) -> Response {
-    let kind = [(
-        header::CONTENT_TYPE,
-        "text/plain; version=0.0.4; charset=utf-8",
-    )];
-    (kind, state.metrics.render()).into_response()
+    state.metrics.page()
 }
 
 #[derive(Deserialize)]
@@ -158,7 +155,7 @@ struct Manner {
 type MannerOr = Result<Query<Manner>, axum::extract::rejection::QueryRejection>;
 
 /// Reads certificates again from their files; what cannot be used stays as it was.
-async fn reload(Shared(state): Shared<Pages>, _: Caller) -> Response {
+async fn reload(Shared(state): Shared<Pages>, _: Admin) -> Response {
     let reload = Arc::clone(&state.reload);
     let reloaded = tokio::task::spawn_blocking(move || reload.reload()).await;
     let Reloaded { done, failed } = reloaded.unwrap_or_default();
@@ -172,20 +169,20 @@ async fn reload(Shared(state): Shared<Pages>, _: Caller) -> Response {
 
 async fn kick_session(
     Shared(state): Shared<Pages>,
-    _: Caller,
+    _: Admin,
     Path(id): Path<String>,
     manner: MannerOr,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    kick(&state, Whom::Session(parse(&id)?), manner).await
+    kick(&state, Whom::Session(parse("id", &id)?), manner).await
 }
 
 async fn kick_thing(
     Shared(state): Shared<Pages>,
-    _: Caller,
+    _: Admin,
     Path(id): Path<String>,
     manner: MannerOr,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    kick(&state, Whom::Thing(parse(&id)?), manner).await
+    kick(&state, Whom::Thing(parse("id", &id)?), manner).await
 }
 
 async fn kick(
@@ -195,7 +192,8 @@ async fn kick(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let Query(Manner { reason, forget }) =
         manner.map_err(|_| Problem::invalid("use ?reason=...&forget=true"))?;
-    let reason: Option<KickReason> = reason.as_deref().map(parse).transpose()?;
+    let reason = reason.as_deref();
+    let reason: Option<KickReason> = reason.map(|it| parse("reason", it)).transpose()?;
     let kick = Kick {
         whom,
         reason,

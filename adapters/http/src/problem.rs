@@ -1,15 +1,31 @@
 //! What went wrong, as JSON: `{"error": "<what exactly>", "message": "<what kind>"}`.
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use rollcall_domain::access::AuthorityError;
+use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
     error: String,
+    message: &'static str,
+}
+
+/// What is said of any status that is no success.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+struct Body {
+    /// What exactly.
+    error: String,
+    /// What kind of problem.
     message: &'static str,
 }
 
@@ -31,18 +47,18 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, error, "entity not found")
     }
 
-    pub(crate) fn unauthenticated() -> Self {
+    pub(crate) fn unauthenticated(error: impl ToString) -> Self {
         let message = "failed to perform authentication over the entity";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "the token is missing or wrong",
-            message,
-        )
+        Self::new(StatusCode::UNAUTHORIZED, error, message)
     }
 
     pub(crate) fn denied() -> Self {
         let message = "failed to perform authorization over the entity";
         Self::new(StatusCode::FORBIDDEN, "access denied", message)
+    }
+
+    fn conflict(error: impl ToString) -> Self {
+        Self::new(StatusCode::CONFLICT, error, "entity already exists")
     }
 
     pub(crate) fn content_type() -> Self {
@@ -69,9 +85,8 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, error, "method not allowed")
     }
 
-    fn unavailable(source: &(dyn std::error::Error + 'static)) -> Self {
+    fn unavailable(error: impl ToString, source: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = source, "a request has failed");
-        let error = "things are not available";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error, "try again later")
     }
 }
@@ -83,8 +98,27 @@ impl IntoResponse for Problem {
             error,
             message,
         } = self;
-        let body = serde_json::json!({ "error": error, "message": message });
-        (status, Json(body)).into_response()
+        (status, Json(Body { error, message })).into_response()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match &refusal {
+            Refusal::Unauthenticated | Refusal::WrongCredentials => Self::unauthenticated(refusal),
+            Refusal::Denied => Self::denied(),
+            Refusal::NotFound(_) => Self::not_found(refusal),
+            Refusal::Invalid { .. } => Self::invalid(refusal),
+            Refusal::Taken(_) => Self::conflict(refusal),
+            // The request is sound, but not for the state that it finds (RFC 9110, 15.5.10).
+            Refusal::Already(_) => Self::new(
+                StatusCode::CONFLICT,
+                refusal,
+                "entity is in that state already",
+            ),
+            Refusal::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, refusal, "try again later"),
+            Refusal::Unavailable { source, .. } => Self::unavailable(&refusal, &**source),
+        }
     }
 }
 
@@ -93,10 +127,8 @@ impl From<things::Error> for Problem {
         match error {
             things::Error::NotFound(_) => Self::not_found(error),
             things::Error::Invalid(_) => Self::invalid(error),
-            things::Error::Taken(_) => {
-                Self::new(StatusCode::CONFLICT, error, "entity already exists")
-            }
-            things::Error::Store(source) => Self::unavailable(&source),
+            things::Error::Taken(_) => Self::conflict(error),
+            things::Error::Store(source) => Self::unavailable("things are not available", &source),
         }
     }
 }
@@ -106,7 +138,73 @@ impl Problem {
     pub(crate) fn authority(error: AuthorityError, denied: fn() -> Self) -> Self {
         match error {
             AuthorityError::Denied => denied(),
-            AuthorityError::Unavailable(source) => Self::unavailable(&*source),
+            AuthorityError::Unavailable(source) => {
+                Self::unavailable("things are not available", &*source)
+            }
         }
+    }
+}
+
+/// The description of an answer that is a problem.
+pub(crate) fn described(
+    context: &mut GenContext,
+    operation: &mut Operation,
+    status: StatusCode,
+) -> (Option<u16>, Described) {
+    let mut described =
+        Json::<Body>::operation_response(context, operation).expect("invariant: JSON is described");
+    described.description = status.canonical_reason().unwrap_or_default().to_owned();
+    (Some(status.as_u16()), described)
+}
+
+impl OperationOutput for Problem {
+    type Inner = Self;
+
+    /// What an operation may answer that was understood; requests that are not are described where they are read.
+    fn inferred_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        [
+            StatusCode::BAD_REQUEST,
+            StatusCode::FORBIDDEN,
+            StatusCode::NOT_FOUND,
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::CONFLICT,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ]
+        .map(|status| described(context, operation, status))
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_status_of_its_kind() {
+        let failed = Refusal::Unavailable {
+            what: "storage",
+            source: "disk on fire".into(),
+        };
+        for (refusal, status) in [
+            (Refusal::Unauthenticated, 401),
+            (Refusal::WrongCredentials, 401),
+            (Refusal::Denied, 403),
+            (Refusal::NotFound("thing"), 404),
+            (Refusal::invalid("limit", "from 1 to 100"), 400),
+            (Refusal::Taken("identity"), 409),
+            (Refusal::Already("the thing is enabled"), 409),
+            (Refusal::Busy, 429),
+            (failed, 503),
+        ] {
+            let problem = Problem::from(refusal);
+            assert_eq!(problem.status, status, "{problem:?}");
+            assert!(!problem.error.contains("fire"), "the cause is for the log");
+        }
+        let problem = Problem::from(Refusal::invalid("limit", "from 1 to 100"));
+        assert_eq!(problem.error, "limit: from 1 to 100");
     }
 }

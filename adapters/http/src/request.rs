@@ -1,45 +1,112 @@
-//! What all requests have: who asks, and what they send.
+//! What requests have: who asks, of what, and what they send. `query.rs` has what comes behind the question mark.
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use aide::OperationInput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{
+    FromRequest, FromRequestParts, OptionalFromRequestParts, RawPathParams, Request,
+};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use rollcall_domain::identity::{Secret, UserId};
-use serde::de::DeserializeOwned;
+use axum::http::{HeaderMap, StatusCode, header};
+use rollcall_domain::caller::{Caller, Identities};
+use rollcall_domain::identity::Secret;
+use rollcall_domain::refusal::Refusal;
+use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer};
 
-use crate::problem::Problem;
+use crate::openapi;
+use crate::problem::{Problem, described};
 
-/// Who may ask for what is not for everybody: whoever has the token of the administrator.
-#[derive(Clone)]
-pub struct Callers {
-    pub token: Secret,
-    pub admin: UserId,
+/// State of a service whose callers have tokens.
+pub(crate) trait HasIdentities: Send + Sync {
+    fn identities(&self) -> &Arc<dyn Identities>;
 }
 
-impl Callers {
-    fn find(&self, headers: &HeaderMap) -> Option<UserId> {
-        let token = credential(headers, "Bearer ")?;
-        self.token.matches(token).then_some(self.admin)
-    }
-}
+/// The user who asks, by `Authorization: Bearer <token>`. Optional: without that header nobody in particular asks,
+/// but a wrong token is wrong.
+pub(crate) struct Bearer(pub(crate) Caller);
 
-/// Part of the state of a service that has callers.
-pub(crate) trait HasCallers: Send + Sync {
-    fn callers(&self) -> &Callers;
-}
-
-/// The user who asks, by `Authorization: Bearer <token>`.
-pub(crate) struct Caller(pub(crate) UserId);
-
-impl<S: HasCallers> FromRequestParts<S> for Caller {
+impl<S: HasIdentities> FromRequestParts<S> for Bearer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let caller = state.callers().find(&parts.headers);
-        caller.map(Self).ok_or_else(Problem::unauthenticated)
+        let Token(token) = Token::from_request_parts(parts, state).await?;
+        Ok(Self(state.identities().caller(&token).await?))
+    }
+}
+
+impl<S: HasIdentities> OptionalFromRequestParts<S> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Problem> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state)
+            .await
+            .map(Some)
+    }
+}
+
+impl OperationInput for Bearer {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Token::operation_input(context, operation);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        Token::inferred_early_responses(context, operation)
+    }
+}
+
+/// An administrator asks.
+pub(crate) struct Admin;
+
+impl<S: HasIdentities> FromRequestParts<S> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let asking = <Bearer as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        match asking {
+            Bearer(Caller { admin: true, .. }) => Ok(Self),
+            Bearer(_) => Err(Problem::denied()),
+        }
+    }
+}
+
+/// The token in `Authorization: Bearer <token>`, of whatever kind it is.
+pub(crate) struct Token(pub(crate) Secret);
+
+impl<S: Send + Sync> FromRequestParts<S> for Token {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let token = credential(&parts.headers, "Bearer ").filter(|token| !token.is_empty());
+        token
+            .map(|token| Self(Secret::new(token)))
+            .ok_or_else(|| Refusal::Unauthenticated.into())
+    }
+}
+
+impl OperationInput for Token {
+    fn operation_input(_: &mut GenContext, operation: &mut Operation) {
+        openapi::require(operation, openapi::BEARER);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, StatusCode::UNAUTHORIZED)]
     }
 }
 
@@ -56,9 +123,84 @@ impl<S: Send + Sync> FromRequestParts<S> for ThingKey {
     }
 }
 
+impl OperationInput for ThingKey {
+    fn operation_input(_: &mut GenContext, operation: &mut Operation) {
+        openapi::require(operation, openapi::THING_KEY);
+    }
+}
+
 fn credential<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     value.strip_prefix(scheme)
+}
+
+/// The page that a request says it comes from.
+#[allow(dead_code, reason = "for the services to come")]
+pub(crate) struct Referer(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Referer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let value = parts.headers.get(header::REFERER);
+        let value = value.and_then(|value| value.to_str().ok());
+        let value = value.filter(|value| !value.is_empty());
+        value
+            .map(|value| Self(value.to_owned()))
+            .ok_or_else(|| Problem::invalid("the Referer header is missing"))
+    }
+}
+
+impl OperationInput for Referer {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        openapi::header(context, operation, "Referer");
+    }
+}
+
+/// The id in a path with one.
+pub(crate) struct Id<T>(pub(crate) T);
+
+impl<T: FromStr<Err: Display>, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Ids([id]) = Ids::from_request_parts(parts, state).await?;
+        parse("id", &id).map(Self)
+    }
+}
+
+impl<T> OperationInput for Id<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Ids::<1>::operation_input(context, operation);
+    }
+}
+
+/// The ids in a path with several, to be parsed.
+pub(crate) struct Ids<const N: usize>(pub(crate) [String; N]);
+
+impl<const N: usize, S: Send + Sync> FromRequestParts<S> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let wrong = || Problem::invalid("the path is not what is asked for");
+        let found = RawPathParams::from_request_parts(parts, state).await;
+        let found = found.map_err(|_| wrong())?;
+        let found: Vec<String> = found.iter().map(|(_, value)| value.to_owned()).collect();
+        found.try_into().map(Self).map_err(|_| wrong())
+    }
+}
+
+impl OperationInput for Ids<1> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        openapi::path_parameters(context, operation, &["id"]);
+    }
+}
+
+/// Their names are those of policies, of which alone there are several in a path.
+impl OperationInput for Ids<2> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        openapi::path_parameters(context, operation, &["subject", "object"]);
+    }
 }
 
 /// The content type says JSON. For requests whose body does not matter.
@@ -75,6 +217,16 @@ impl<S: Send + Sync> FromRequestParts<S> for SaysJson {
     }
 }
 
+impl OperationInput for SaysJson {
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        vec![described(context, operation, status)]
+    }
+}
+
 /// A body of JSON: an object.
 pub(crate) struct Body<T>(pub(crate) T);
 
@@ -82,32 +234,204 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
-        SaysJson::from_request_parts(&mut parts, state).await?;
-        let bytes = Bytes::from_request(Request::from_parts(parts, body), state).await;
-        // It was cut off, or it is too large: who cuts off does not hear the answer.
-        let bytes = bytes.map_err(|_| Problem::too_large())?;
-        if !bytes.trim_ascii_start().starts_with(b"{") {
-            // An array would do for the fields of a structure in their order.
-            return Err(Problem::invalid("the body must be a JSON object"));
+        let Object(body) = read(request, state).await?;
+        Ok(Self(body))
+    }
+}
+
+/// A body of JSON: an array of objects.
+#[allow(dead_code, reason = "for the services to come")]
+pub(crate) struct Items<T>(pub(crate) Vec<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Items<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let items: Vec<Object<T>> = read(request, state).await?;
+        Ok(Self(items.into_iter().map(|Object(item)| item).collect()))
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Body<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Json::<T>::operation_input(context, operation);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        [
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ]
+        .map(|status| described(context, operation, status))
+        .into()
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Items<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Body::<Vec<T>>::operation_input(context, operation);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        Body::<Vec<T>>::inferred_early_responses(context, operation)
+    }
+}
+
+async fn read<T: DeserializeOwned, S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<T, Problem> {
+    let (mut parts, body) = request.into_parts();
+    SaysJson::from_request_parts(&mut parts, state).await?;
+    let bytes = Bytes::from_request(Request::from_parts(parts, body), state).await;
+    // It was cut off, or it is too large: who cuts off does not hear the answer.
+    json(&bytes.map_err(|_| Problem::too_large())?)
+}
+
+/// The message of a parser quotes what was sent, perhaps a key: it is told where, not what.
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut input = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut input);
+    let read = read.map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
+        let (line, column) = (error.line(), error.column());
+        if error.classify() != serde_json::error::Category::Data {
+            return Problem::invalid(format!("no JSON: line {line}, column {column}"));
         }
-        // The message quotes what was sent, perhaps a key: it is told where, not what.
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            let what = match error.classify() {
-                serde_json::error::Category::Data => "not what is asked for",
-                _ => "no JSON",
-            };
-            Problem::invalid(format!("{what}: line {line}, column {column}"))
-        })
+        let message = error.to_string();
+        let what = match message.strip_prefix("missing field `") {
+            Some(rest) => format!("{} is missing", rest.split('`').next().unwrap_or_default()),
+            None => "not what is asked for".to_owned(),
+        };
+        let path: String = path.chars().take(100).collect();
+        Problem::invalid(format!("{path}: {what} (line {line}, column {column})"))
+    })?;
+    input
+        .end()
+        .map_err(|_| Problem::invalid("no JSON: something follows it"))?;
+    Ok(read)
+}
+
+/// What is written as an object; an array would do for the fields of a structure in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Fields<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        input
+            .deserialize_map(Fields(std::marker::PhantomData))
+            .map(Self)
     }
 }
 
 /// An id or a word of a request.
-pub(crate) fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
-    text.parse().map_err(Problem::invalid)
+pub(crate) fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse()
+        .map_err(|error| Problem::invalid(format!("{field}: {error}")))
 }
 
-pub(crate) fn parse_all<T: FromStr<Err: Display>>(texts: &[String]) -> Result<Vec<T>, Problem> {
-    texts.iter().map(|text| parse(text)).collect()
+pub(crate) fn parse_all<T: FromStr<Err: Display>>(
+    field: &str,
+    texts: &[String],
+) -> Result<Vec<T>, Problem> {
+    texts.iter().map(|text| parse(field, text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "what is read matters, not its use")]
+    struct Thing {
+        name: String,
+        #[serde(default)]
+        tags: Vec<String>,
+        credentials: Credentials,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "what is read matters, not its use")]
+    struct Credentials {
+        secret: String,
+    }
+
+    fn refused(body: &str) -> String {
+        let read = json::<Object<Thing>>(body.as_bytes());
+        format!("{:?}", read.map(|Object(it)| it).expect_err(body))
+    }
+
+    #[test]
+    fn a_wrong_body_is_told_where_and_never_quoted() {
+        for (body, told) in [
+            ("", "no JSON"),
+            ("{", "no JSON"),
+            ("[]", "not what is asked for"),
+            ("[\"n\",[],[\"hush\"]]", "not what is asked for"),
+            ("\"hush\"", "not what is asked for"),
+            ("{}", "name is missing"),
+            ("{\"name\":1}", "name: not what is asked for"),
+            (
+                "{\"name\":\"n\",\"tags\":[\"a\",2]}",
+                "tags[1]: not what is asked for",
+            ),
+            (
+                "{\"name\":\"n\",\"credentials\":{}}",
+                "credentials: secret is missing",
+            ),
+            (
+                "{\"name\":\"n\",\"credentials\":{\"secret\":\"hush\"}} {}",
+                "something follows",
+            ),
+            (
+                "{\"name\":\"n\",\"credentials\":\"hush\"}",
+                "credentials: not what is asked for",
+            ),
+        ] {
+            let problem = refused(body);
+            assert!(problem.contains(told), "{body}: {problem}");
+            assert!(problem.contains("400"), "{body}: {problem}");
+            assert!(!problem.contains("hush"), "{body}: {problem}");
+        }
+        let deep = format!("{{\"x\":{}1", "[".repeat(100_000));
+        assert!(refused(&deep).contains("no JSON"));
+        assert!(json::<Object<Thing>>(b"{\"name\":\"\xff\"}").is_err());
+        let items = "[{\"name\":\"n\",\"credentials\":{\"secret\":\"s\"}}, [\"n\"]]";
+        let items = json::<Vec<Object<Thing>>>(items.as_bytes());
+        let problem = format!(
+            "{:?}",
+            items.map(|it| it.len()).expect_err("an array in it")
+        );
+        assert!(problem.contains("[1]: not what is asked for"), "{problem}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_is_worse_than_wrong(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = json::<Object<Thing>>(&bytes);
+            let _ = json::<Vec<Object<Value>>>(&bytes);
+        }
+    }
 }

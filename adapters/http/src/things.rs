@@ -2,139 +2,182 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State as Shared};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::{delete, get, patch, post};
+use aide::axum::ApiRouter;
+use aide::axum::routing::{delete_with, get_with, patch_with, post_with};
+use axum::extract::State as Shared;
 use axum::{Json, Router};
 use rollcall_domain::access::{Action, Authority};
-use rollcall_domain::identity::{ChannelId, Secret, ThingId, Timestamp, UserId};
+use rollcall_domain::caller::{Caller, Identities};
+use rollcall_domain::identity::{ChannelId, Secret, ThingId, UserId};
 use rollcall_domain::things::{Actions, Channel, Grant, Status, Thing, Things};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::openapi::{About, finish, is};
 use crate::problem::Problem;
-use crate::request::{Body, Caller, Callers, HasCallers, SaysJson, ThingKey, parse, parse_all};
+use crate::reply::{Done, Reply, or_never};
+use crate::request::{Bearer, Body, HasIdentities, Id, Ids, SaysJson, ThingKey, parse, parse_all};
 
 #[derive(Clone)]
 pub struct Service {
     pub things: Arc<Things>,
     pub authority: Arc<dyn Authority>,
-    pub callers: Callers,
-    /// The name of this instance.
-    pub instance: String,
+    pub identities: Arc<dyn Identities>,
+    pub about: About,
 }
 
-impl HasCallers for Service {
-    fn callers(&self) -> &Callers {
-        &self.callers
+impl HasIdentities for Service {
+    fn identities(&self) -> &Arc<dyn Identities> {
+        &self.identities
     }
 }
 
-type Reply<T> = Result<T, Problem>;
-
 pub(crate) fn router(service: Service) -> Router {
-    Router::new()
-        .route("/things/{id}", get(view_thing))
-        .route("/things/{id}/enable", post(enable_thing))
-        .route("/things/{id}/disable", post(disable_thing))
-        .route("/things/{id}/secret", patch(update_secret))
-        .route("/channels/{id}/enable", post(enable_channel))
-        .route("/channels/{id}/disable", post(disable_channel))
-        .route("/channels/{id}/access", post(authorize))
-        .route("/policies", post(add_policy).put(update_policy))
-        .route("/policies/{subject}/{object}", delete(delete_policy))
-        .route("/connect", post(connect))
-        .route("/disconnect", post(disconnect))
-        .route("/identify", post(identify))
-        .route("/health", get(health))
-        .with_state(service)
+    let about = service.about.clone();
+    let router = ApiRouter::new()
+        .api_route(
+            "/things/{id}",
+            get_with(view_thing, is("viewThing", "shows a thing, with its key")),
+        )
+        .api_route(
+            "/things/{id}/enable",
+            post_with(enable_thing, is("enableThing", "lets a thing in again")),
+        )
+        .api_route(
+            "/things/{id}/disable",
+            post_with(disable_thing, is("disableThing", "shuts a thing out")),
+        )
+        .api_route(
+            "/things/{id}/secret",
+            patch_with(update_secret, is("updateThingSecret", "changes a key")),
+        )
+        .api_route(
+            "/channels/{id}/enable",
+            post_with(enable_channel, is("enableChannel", "opens a channel again")),
+        )
+        .api_route(
+            "/channels/{id}/disable",
+            post_with(disable_channel, is("disableChannel", "closes a channel")),
+        )
+        .api_route(
+            "/channels/{id}/access",
+            post_with(
+                authorize,
+                is("authorize", "may the holder of a key do this?"),
+            ),
+        )
+        .api_route(
+            "/policies",
+            post_with(add_policy, is("addPolicy", "connects a thing to a channel")).put_with(
+                update_policy,
+                is("updatePolicy", "changes what a thing may do on a channel"),
+            ),
+        )
+        .api_route(
+            "/policies/{subject}/{object}",
+            delete_with(
+                delete_policy,
+                is("deletePolicy", "disconnects a thing from a channel"),
+            ),
+        )
+        .api_route(
+            "/connect",
+            post_with(connect, is("connect", "connects things to channels")),
+        )
+        .api_route(
+            "/disconnect",
+            post_with(
+                disconnect,
+                is("disconnect", "disconnects things from channels"),
+            ),
+        )
+        .api_route(
+            "/identify",
+            post_with(identify, is("identify", "who holds this key?")),
+        )
+        .with_state(service);
+    finish(about, router)
 }
 
 async fn view_thing(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
-    Path(id): Path<String>,
+    Bearer(Caller { user: owner, .. }): Bearer,
+    Id(id): Id<ThingId>,
 ) -> Reply<Json<ThingView>> {
-    let shown = service.things.show(owner, parse(&id)?).await?;
+    let shown = service.things.show(owner, id).await?;
     Ok(Json(ThingView::new(shown.thing, shown.key.as_ref())))
 }
 
 async fn enable_thing(
     service: Shared<Service>,
-    caller: Caller,
-    id: Path<String>,
+    caller: Bearer,
+    id: Id<ThingId>,
 ) -> Reply<Json<ThingView>> {
     set_thing_status(service, caller, id, Status::Enabled).await
 }
 
 async fn disable_thing(
     service: Shared<Service>,
-    caller: Caller,
-    id: Path<String>,
+    caller: Bearer,
+    id: Id<ThingId>,
 ) -> Reply<Json<ThingView>> {
     set_thing_status(service, caller, id, Status::Disabled).await
 }
 
 async fn set_thing_status(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
-    Path(id): Path<String>,
+    Bearer(Caller { user: owner, .. }): Bearer,
+    Id(id): Id<ThingId>,
     status: Status,
 ) -> Reply<Json<ThingView>> {
-    let thing = service
-        .things
-        .set_status(owner, parse(&id)?, status)
-        .await?;
+    let thing = service.things.set_status(owner, id, status).await?;
     Ok(Json(ThingView::new(thing, None)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewSecret {
     secret: String,
 }
 
 async fn update_secret(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
-    Path(id): Path<String>,
+    Bearer(Caller { user: owner, .. }): Bearer,
+    Id(id): Id<ThingId>,
     Body(NewSecret { secret }): Body<NewSecret>,
 ) -> Reply<Json<ThingView>> {
     let key = Some(Secret::new(secret));
-    let created = service.things.rotate_key(owner, parse(&id)?, key).await?;
+    let created = service.things.rotate_key(owner, id, key).await?;
     Ok(Json(ThingView::new(created.thing, None)))
 }
 
 async fn enable_channel(
     service: Shared<Service>,
-    caller: Caller,
-    id: Path<String>,
+    caller: Bearer,
+    id: Id<ChannelId>,
 ) -> Reply<Json<ChannelView>> {
     set_channel_status(service, caller, id, Status::Enabled).await
 }
 
 async fn disable_channel(
     service: Shared<Service>,
-    caller: Caller,
-    id: Path<String>,
+    caller: Bearer,
+    id: Id<ChannelId>,
 ) -> Reply<Json<ChannelView>> {
     set_channel_status(service, caller, id, Status::Disabled).await
 }
 
 async fn set_channel_status(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
-    Path(id): Path<String>,
+    Bearer(Caller { user: owner, .. }): Bearer,
+    Id(id): Id<ChannelId>,
     status: Status,
 ) -> Reply<Json<ChannelView>> {
-    let changed = service
-        .things
-        .set_channel_status(owner, parse(&id)?, status)
-        .await?;
+    let changed = service.things.set_channel_status(owner, id, status).await?;
     Ok(Json(ChannelView::from(changed)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Policy {
     subject: String,
     object: String,
@@ -146,47 +189,53 @@ struct Policy {
 
 async fn add_policy(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
+    Bearer(Caller { user: owner, .. }): Bearer,
     Body(policy): Body<Policy>,
-) -> Reply<StatusCode> {
-    let (thing, channel) = (parse(&policy.subject)?, parse(&policy.object)?);
+) -> Reply<Done<201>> {
+    let (thing, channel) = (
+        parse("subject", &policy.subject)?,
+        parse("object", &policy.object)?,
+    );
     let actions = actions(policy.actions, policy.external)?;
     service
         .things
         .connect(owner, &[thing], &[channel], actions)
         .await?;
-    Ok(StatusCode::CREATED)
+    Ok(Done)
 }
 
 async fn update_policy(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
+    Bearer(Caller { user: owner, .. }): Bearer,
     Body(policy): Body<Policy>,
-) -> Reply<StatusCode> {
-    let (thing, channel) = (parse(&policy.subject)?, parse(&policy.object)?);
+) -> Reply<Done<204>> {
+    let (thing, channel) = (
+        parse("subject", &policy.subject)?,
+        parse("object", &policy.object)?,
+    );
     let actions = actions(Some(policy.actions.unwrap_or_default()), policy.external)?;
     service
         .things
         .change_grant(owner, thing, channel, actions)
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done)
 }
 
 async fn delete_policy(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
-    Path((subject, object)): Path<(String, String)>,
-) -> Reply<StatusCode> {
-    let (thing, channel) = (parse(&subject)?, parse(&object)?);
+    Bearer(Caller { user: owner, .. }): Bearer,
+    Ids([subject, object]): Ids<2>,
+) -> Reply<Done<204>> {
+    let (thing, channel) = (parse("subject", &subject)?, parse("object", &object)?);
     service
         .things
         .disconnect(owner, &[thing], &[channel])
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done)
 }
 
 /// Every subject with every object.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Pairs {
     subjects: Vec<String>,
     objects: Vec<String>,
@@ -198,11 +247,11 @@ struct Pairs {
 
 async fn connect(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
+    Bearer(Caller { user: owner, .. }): Bearer,
     Body(pairs): Body<Pairs>,
 ) -> Reply<Json<Value>> {
-    let things: Vec<ThingId> = parse_all(&pairs.subjects)?;
-    let channels: Vec<ChannelId> = parse_all(&pairs.objects)?;
+    let things: Vec<ThingId> = parse_all("subjects", &pairs.subjects)?;
+    let channels: Vec<ChannelId> = parse_all("objects", &pairs.objects)?;
     let actions = actions(pairs.actions, pairs.external)?;
     let grants = service
         .things
@@ -216,13 +265,13 @@ async fn connect(
 
 async fn disconnect(
     Shared(service): Shared<Service>,
-    Caller(owner): Caller,
+    Bearer(Caller { user: owner, .. }): Bearer,
     Body(pairs): Body<Pairs>,
-) -> Reply<StatusCode> {
-    let things: Vec<ThingId> = parse_all(&pairs.subjects)?;
-    let channels: Vec<ChannelId> = parse_all(&pairs.objects)?;
+) -> Reply<Done<204>> {
+    let things: Vec<ThingId> = parse_all("subjects", &pairs.subjects)?;
+    let channels: Vec<ChannelId> = parse_all("objects", &pairs.objects)?;
     service.things.disconnect(owner, &things, &channels).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done)
 }
 
 /// Who holds this key? Whoever has a key may ask about it.
@@ -237,7 +286,7 @@ async fn identify(
     Ok(Json(json!({ "id": id.to_string() })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Access {
     /// The key of a thing.
     #[serde(default)]
@@ -254,7 +303,7 @@ struct Access {
 /// May the holder of this key do this? Whoever has a key may ask about it.
 async fn authorize(
     Shared(service): Shared<Service>,
-    Path(id): Path<String>,
+    Ids([id]): Ids<1>,
     Body(access): Body<Access>,
 ) -> Reply<Json<Value>> {
     if access.subject.is_empty() {
@@ -265,7 +314,7 @@ async fn authorize(
             "unknown entity type: choose thing, group or client",
         ));
     }
-    let action: Action = parse(&access.action)?;
+    let action: Action = parse("action", &access.action)?;
     // What is no id is no channel that anyone may use.
     let channel = access.object.as_deref().unwrap_or(&id).parse();
     let channel: ChannelId = channel.map_err(|_| Problem::denied())?;
@@ -277,19 +326,6 @@ async fn authorize(
     ))
 }
 
-async fn health(Shared(service): Shared<Service>) -> impl IntoResponse {
-    let body = json!({
-        "status": "pass",
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": "",
-        "description": "things service",
-        "build_time": "",
-        "instance_id": service.instance,
-    });
-    let kind = [(header::CONTENT_TYPE, "application/health+json")];
-    (kind, body.to_string())
-}
-
 /// Without a list, all that a thing can do.
 fn actions(names: Option<Vec<String>>, external: bool) -> Reply<Actions> {
     if external {
@@ -298,11 +334,12 @@ fn actions(names: Option<Vec<String>>, external: bool) -> Reply<Actions> {
     let Some(names) = names else {
         return Ok(Actions::ALL);
     };
-    let actions: Vec<Action> = parse_all(&names)?;
+    let actions: Vec<Action> = parse_all("actions", &names)?;
     Ok(actions.into_iter().collect())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Thing")]
 struct ThingView {
     id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -320,7 +357,7 @@ struct ThingView {
     status: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Credentials {
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -345,7 +382,8 @@ impl ThingView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Channel")]
 struct ChannelView {
     id: String,
     owner_id: String,
@@ -384,9 +422,4 @@ fn policy(grant: &Grant, owner: UserId) -> Value {
         "updated_at": or_never(grant.updated_at),
         "updated_by": grant.updated_at.map(|_| owner.to_string()).unwrap_or_default(),
     })
-}
-
-/// The moment of a change; the platform writes the zero time of its language where there was none.
-fn or_never(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), Timestamp::rfc3339)
 }

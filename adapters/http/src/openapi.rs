@@ -1,0 +1,162 @@
+//! What all services over HTTP have: `/health`, `/metrics`, and `/openapi.json`, made from the types of handlers.
+
+use std::sync::Arc;
+
+use aide::axum::ApiRouter;
+use aide::generate::GenContext;
+use aide::openapi::{
+    Header, HeaderStyle, OpenApi, Operation, Parameter, ParameterData, ParameterSchemaOrContent,
+    PathStyle, ReferenceOr, Response, SchemaObject, SecurityScheme,
+};
+use aide::operation::add_parameters;
+use aide::transform::TransformOperation;
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use indexmap::IndexMap;
+use serde_json::json;
+
+use crate::Metrics;
+
+/// Names of security schemes.
+pub(crate) const BEARER: &str = "token";
+pub(crate) const THING_KEY: &str = "thing key";
+
+/// What a service says of itself.
+#[derive(Clone)]
+pub struct About {
+    /// Such as `things`.
+    pub service: &'static str,
+    /// The name of this instance.
+    pub instance: String,
+    pub metrics: Metrics,
+}
+
+/// The service with what all have.
+pub(crate) fn finish(about: About, service: ApiRouter) -> Router {
+    let About {
+        service: name,
+        instance,
+        metrics,
+    } = about;
+    let mut document = OpenApi::default();
+    let router = service.finish_api_with(&mut document, |document| {
+        document
+            .title(&format!("rollcall {name}"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .security_scheme(
+                BEARER,
+                SecurityScheme::Http {
+                    scheme: "bearer".into(),
+                    bearer_format: Some("JWT".into()),
+                    description: Some("`Authorization: Bearer <token>`".into()),
+                    extensions: IndexMap::new(),
+                },
+            )
+            .security_scheme(
+                THING_KEY,
+                SecurityScheme::ApiKey {
+                    location: aide::openapi::ApiKeyLocation::Header,
+                    name: "Authorization".into(),
+                    description: Some("`Authorization: Thing <key>`".into()),
+                    extensions: IndexMap::new(),
+                },
+            )
+    });
+    let document = serde_json::to_string(&document).expect("invariant: a document is JSON");
+    let document: Arc<str> = document.into();
+    let health = json!({
+        "status": "pass",
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": "",
+        "description": format!("{name} service"),
+        "build_time": "",
+        "instance_id": instance,
+    });
+    let health: Arc<str> = health.to_string().into();
+    router
+        .route(
+            "/openapi.json",
+            get(async move || said("application/json", &document)),
+        )
+        .route(
+            "/health",
+            get(async move || said("application/health+json", &health)),
+        )
+        .route("/metrics", get(async move || metrics.page()))
+}
+
+fn said(kind: &'static str, text: &str) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, kind)], text.to_owned())
+}
+
+/// The name of an operation, one word in the document, and what it does.
+pub(crate) fn is(
+    id: &'static str,
+    summary: &'static str,
+) -> impl for<'t> FnOnce(TransformOperation<'t>) -> TransformOperation<'t> {
+    move |operation| operation.id(id).summary(summary)
+}
+
+pub(crate) fn require(operation: &mut Operation, scheme: &str) {
+    let required = IndexMap::from_iter([(scheme.to_owned(), Vec::new())]);
+    if !operation.security.contains(&required) {
+        operation.security.push(required);
+    }
+}
+
+#[allow(dead_code, reason = "for the services to come")]
+pub(crate) fn header(context: &mut GenContext, operation: &mut Operation, name: &str) {
+    let parameter = Parameter::Header {
+        parameter_data: text(context, name),
+        style: HeaderStyle::Simple,
+    };
+    add_parameters(context, operation, [parameter]);
+}
+
+pub(crate) fn path_parameters(context: &mut GenContext, operation: &mut Operation, names: &[&str]) {
+    let parameters: Vec<Parameter> = names
+        .iter()
+        .map(|name| Parameter::Path {
+            parameter_data: text(context, name),
+            style: PathStyle::Simple,
+        })
+        .collect();
+    add_parameters(context, operation, parameters);
+}
+
+/// An answer says where to find what was made.
+pub(crate) fn location(context: &mut GenContext, response: &mut Response) {
+    let header = Header {
+        description: Some("where it is".to_owned()),
+        style: HeaderStyle::Simple,
+        required: true,
+        deprecated: None,
+        format: text(context, "Location").format,
+        example: None,
+        examples: IndexMap::new(),
+        extensions: IndexMap::new(),
+    };
+    response
+        .headers
+        .insert("Location".to_owned(), ReferenceOr::Item(header));
+}
+
+fn text(context: &mut GenContext, name: &str) -> ParameterData {
+    ParameterData {
+        name: name.to_owned(),
+        description: None,
+        required: true,
+        deprecated: None,
+        format: ParameterSchemaOrContent::Schema(SchemaObject {
+            json_schema: context.schema.subschema_for::<String>(),
+            external_docs: None,
+            example: None,
+        }),
+        example: None,
+        examples: IndexMap::new(),
+        explode: None,
+        extensions: IndexMap::new(),
+    }
+}
