@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::event;
 use crate::identity::{Timestamp, UserId};
+use crate::metadata;
 use crate::refusal::Refusal;
 
 /// Whether an entity takes part.
@@ -87,9 +88,12 @@ pub fn check_tags(tags: &[String]) -> Result<(), Refusal> {
 
 /// # Errors
 /// [`Refusal::Invalid`].
-pub fn check_metadata(metadata: &Metadata) -> Result<(), Refusal> {
-    if event::json(metadata).len() > MAX_METADATA {
+pub fn check_metadata(it: &Metadata) -> Result<(), Refusal> {
+    if event::json(it).len() > MAX_METADATA {
         return Err(Refusal::invalid("metadata", "at most 64 KiB"));
+    }
+    if metadata::count(it) > metadata::MAX_VALUES {
+        return Err(Refusal::invalid("metadata", "at most 1000 values"));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod groups;
 pub mod identity;
 pub mod listing;
 pub mod memory;
+pub mod metadata;
 pub mod policies;
 pub mod ports;
 pub mod presence;

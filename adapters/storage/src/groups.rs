@@ -1,7 +1,7 @@
 //! Groups in the database: those of users, and channels.
 
 use async_trait::async_trait;
-use rollcall_domain::entity::{Status, Update};
+use rollcall_domain::entity::{Metadata, Status, Update};
 use rollcall_domain::event::Event;
 use rollcall_domain::groups::{
     Details, Direction, Group, GroupFilter, GroupKey, GroupStore, Seen, Tell, Tree,
@@ -14,6 +14,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed, taken};
+use crate::metadata::{self, Kind};
 use crate::rows::{
     flag, from_json, id, json, moment, number, optional_id, optional_moment, status,
 };
@@ -23,6 +24,7 @@ use crate::statement::Statement;
 pub(crate) trait Tables: GroupKey {
     const GROUPS: &'static str;
     const POLICIES: &'static str;
+    const KIND: Kind;
     /// What else is set with a name.
     const NAMED: &'static str;
 }
@@ -30,12 +32,14 @@ pub(crate) trait Tables: GroupKey {
 impl Tables for GroupId {
     const GROUPS: &'static str = "groups";
     const POLICIES: &'static str = "user_policies";
+    const KIND: Kind = Kind::Group;
     const NAMED: &'static str = "";
 }
 
 impl Tables for ChannelId {
     const GROUPS: &'static str = "channels";
     const POLICIES: &'static str = "thing_policies";
+    const KIND: Kind = Kind::Channel;
     const NAMED: &'static str = ", repeated = 0";
 }
 
@@ -68,6 +72,10 @@ impl<I: Tables> GroupStore<I> for Database {
                 .execute(&mut *transaction)
                 .await
                 .map_err(taken("keep groups", "name"))?;
+            let (id, metadata) = (group.id.as_bytes(), &group.metadata);
+            metadata::add_terms(&mut transaction, I::KIND, id, metadata)
+                .await
+                .map_err(&failed)?;
         }
         self.commit(transaction, events).await.map_err(&failed)
     }
@@ -90,7 +98,7 @@ impl<I: Tables> GroupStore<I> for Database {
             change.push(", metadata = ").bind(json(metadata).as_str());
         }
         change.push(" WHERE id = ").bind(id.as_bytes());
-        self.changed(change, tell).await
+        self.changed(change, details.metadata.as_ref(), tell).await
     }
 
     async fn set_group_status(
@@ -105,7 +113,7 @@ impl<I: Tables> GroupStore<I> for Database {
         change.push(", enabled = ").bind(enabled);
         change.push(" WHERE id = ").bind(id.as_bytes());
         change.push(" AND enabled <> ").bind(enabled);
-        self.changed(change, tell).await
+        self.changed(change, None, tell).await
     }
 
     async fn group(&self, id: I) -> Result<Option<Group<I>>, StoreError> {
@@ -140,6 +148,7 @@ impl Database {
     async fn changed<I: Tables>(
         &self,
         mut change: Statement,
+        metadata: Option<&Metadata>,
         tell: &Tell<Group<I>>,
     ) -> Result<Option<Group<I>>, StoreError> {
         let failed = failed("change a group");
@@ -149,7 +158,12 @@ impl Database {
         let Some(row) = row.map_err(taken("change a group", "name"))? else {
             return Ok(None);
         };
-        let group = group(&row).map_err(&failed)?;
+        let group: Group<I> = group(&row).map_err(&failed)?;
+        if let Some(metadata) = metadata {
+            metadata::put_terms(&mut transaction, I::KIND, group.id.as_bytes(), metadata)
+                .await
+                .map_err(&failed)?;
+        }
         let events = vec![tell(&group)];
         self.commit(transaction, events).await.map_err(&failed)?;
         Ok(Some(group))
@@ -225,6 +239,10 @@ fn which<I: Tables>(filter: &GroupFilter<I>) -> Statement {
     }
     if let Some(seen) = filter.seen {
         seen_by::<I>(seen, &mut which);
+    }
+    if let Some(wanted) = &filter.metadata {
+        let containing = metadata::containing(I::KIND, "id", wanted);
+        which.push(" AND ").append(&containing);
     }
     which
 }

@@ -8,6 +8,7 @@ mod events;
 mod groups;
 pub mod journal;
 mod lock;
+mod metadata;
 mod policies;
 pub mod postgres;
 mod rows;

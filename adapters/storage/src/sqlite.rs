@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection};
 
 use crate::database::MIGRATIONS;
+use crate::metadata;
 
 const READERS: u32 = 4;
 const AUTOCHECKPOINT: &str = "2000";
@@ -36,6 +37,7 @@ pub(crate) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
         .execute(&mut connection)
         .await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
+    metadata::work_off(&mut connection).await?;
     connection.close().await
 }
 

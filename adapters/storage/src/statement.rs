@@ -2,10 +2,10 @@
 
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
-use sqlx::{Any, AssertSqlSafe};
+use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
 /// The text is made from parts of this crate alone; whatever comes from elsewhere is bound.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Statement {
     text: String,
     values: Vec<Value>,
@@ -36,6 +36,12 @@ impl From<&str> for Value {
     }
 }
 
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Number(number)
@@ -62,6 +68,19 @@ impl Statement {
         self.push("$").push(&number)
     }
 
+    /// Adds another one behind this, with what is bound in it.
+    pub(crate) fn append(&mut self, other: &Self) -> &mut Self {
+        let mut parts = other.text.split('$');
+        self.push(parts.next().unwrap_or_default());
+        for part in parts {
+            let end = part.find(|it: char| !it.is_ascii_digit());
+            let (number, rest) = part.split_at(end.unwrap_or(part.len()));
+            let number: usize = number.parse().expect("invariant: a placeholder");
+            self.bind(other.values[number - 1].clone()).push(rest);
+        }
+        self
+    }
+
     /// With text before what is there, which has no placeholders.
     pub(crate) fn behind(mut self, before: &str) -> Self {
         self.text.insert_str(0, before);
@@ -77,5 +96,48 @@ impl Statement {
                 Value::Text(text) => query.bind(text),
                 Value::Number(number) => query.bind(number),
             })
+    }
+}
+
+/// Rows of one statement: few different numbers, so that few statements have to be known to the database.
+const STEPS: [usize; 3] = [64, 8, 1];
+
+/// Inserts rows, many with one statement. `insert` is what comes before VALUES.
+pub(crate) async fn insert<const COLUMNS: usize>(
+    connection: &mut AnyConnection,
+    insert: &str,
+    mut rows: Vec<[Value; COLUMNS]>,
+) -> Result<(), sqlx::Error> {
+    while !rows.is_empty() {
+        let step = STEPS.into_iter().find(|step| *step <= rows.len());
+        let rest = rows.split_off(step.expect("invariant: one row at least"));
+        let mut statement = Statement::new(insert);
+        for (n, row) in std::mem::replace(&mut rows, rest).into_iter().enumerate() {
+            statement.push(if n == 0 { " VALUES (" } else { ", (" });
+            for (n, value) in row.into_iter().enumerate() {
+                statement.push(if n == 0 { "" } else { ", " }).bind(value);
+            }
+            statement.push(")");
+        }
+        statement.query().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_of_a_part_are_numbered_anew() {
+        let mut part = Statement::new("b = ");
+        part.bind(1).push(" OR c = ").bind("x").push(" OR d > 0");
+        let mut whole = Statement::new("a = ");
+        whole.bind(7).push(" AND (").append(&part);
+        whole.push(") AND e = ").bind(2);
+        assert_eq!(
+            whole.text,
+            "a = $1 AND (b = $2 OR c = $3 OR d > 0) AND e = $4"
+        );
     }
 }

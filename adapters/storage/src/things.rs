@@ -10,6 +10,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed, taken};
+use crate::metadata::{self, Kind};
 use crate::rows::{
     flag, from_json, id, is_set, json, moment, optional_id, optional_moment, status,
 };
@@ -41,6 +42,10 @@ impl ThingStore for Database {
             .execute(&mut *transaction)
             .await
             .map_err(taken("keep things", "the key"))?;
+            let (id, metadata) = (thing.id.as_bytes(), &thing.metadata);
+            metadata::add_terms(&mut transaction, Kind::Thing, id, metadata)
+                .await
+                .map_err(&failed)?;
         }
         self.commit(transaction, events).await.map_err(&failed)
     }
@@ -158,6 +163,10 @@ impl ThingStore for Database {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
+            let (id, metadata) = (channel.id.as_bytes(), &channel.metadata);
+            metadata::add_terms(&mut transaction, Kind::Channel, id, metadata)
+                .await
+                .map_err(&failed)?;
         }
         self.commit(transaction, events).await.map_err(&failed)
     }

@@ -37,6 +37,7 @@ held_to! {
     a_change_is_of_what_it_names,
     a_status_is_set_once,
     a_list_has_what_its_filter_says,
+    a_list_has_what_contains_some_metadata,
     a_page_tells_of_the_whole_list,
     a_tree_has_what_is_above_or_below,
     a_policy_that_is_there_gets_other_actions_and_keeps_its_maker,

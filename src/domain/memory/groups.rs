@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use serde_json::Value;
 
 use crate::entity::{Status, Update};
 use crate::event::Event;
@@ -14,6 +13,7 @@ use crate::groups::{
 };
 use crate::identity::UserId;
 use crate::listing::{Listing, Page, Visibility};
+use crate::metadata;
 use crate::policies::{Action, Actions};
 use crate::ports::StoreError;
 
@@ -78,25 +78,10 @@ impl<I: GroupKey> State<I> {
             && filter.tree.as_ref().is_none_or(|tree| tree.has(group))
             && filter.subject.is_none_or(in_it)
             && filter.seen.is_none_or(|seen| self.sees(seen, group))
-            && filter.metadata.as_ref().is_none_or(|wanted| {
-                contains(
-                    &Value::Object(group.metadata.clone()),
-                    &Value::Object(wanted.clone()),
-                )
-            })
-    }
-}
-
-/// Whether all of `wanted` is somewhere in `value`, as PostgreSQL's `@>` has it.
-fn contains(value: &Value, wanted: &Value) -> bool {
-    match (value, wanted) {
-        (Value::Object(value), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| value.get(key).is_some_and(|value| contains(value, wanted))),
-        (Value::Array(values), Value::Array(wanted)) => wanted
-            .iter()
-            .all(|wanted| values.iter().any(|value| contains(value, wanted))),
-        _ => value == wanted,
+            && filter
+                .metadata
+                .as_ref()
+                .is_none_or(|wanted| metadata::contains(&group.metadata, wanted))
     }
 }
 

@@ -252,6 +252,46 @@ pub(crate) async fn a_list_has_what_its_filter_says<I: GroupKey>(store: &dyn Sto
     }
 }
 
+pub(crate) async fn a_list_has_what_contains_some_metadata<I: GroupKey>(store: &dyn Store<I>) {
+    let with = |name: &str, at, text| Group {
+        metadata: metadata(text),
+        ..group(1, name, at, None)
+    };
+    let a = with("a", 1, r#"{"at": {"floor": 1, "rooms": [1, 2]}, "x": "1"}"#);
+    let b = with("b", 2, r#"{"at": {"floor": 2, "rooms": [2]}, "x": 1}"#);
+    let c = with("c", 3, r#"{"at": [{"floor": 1, "room": 1}, {"floor": 2}]}"#);
+    add(store, &[&a, &b, &c]).await;
+    let found = async |text| {
+        let filter = GroupFilter {
+            metadata: Some(metadata(text)),
+            ..GroupFilter::default()
+        };
+        names(store, filter).await
+    };
+    for (wanted, has) in [
+        ("{}", "a b c"),
+        (r#"{"at": {}}"#, "a b"),
+        (r#"{"at": {"floor": 1}}"#, "a"),
+        (r#"{"at": {"rooms": [2]}}"#, "a b"),
+        (r#"{"at": {"rooms": [2, 1]}}"#, "a"),
+        (r#"{"at": [{"floor": 1, "room": 1}]}"#, "c"),
+        (r#"{"at": [{"floor": 2, "room": 1}]}"#, ""),
+        (r#"{"x": 1.0}"#, "b"),
+        (r#"{"x": null}"#, ""),
+    ] {
+        assert_eq!(found(wanted).await, has, "{wanted}");
+    }
+    let details = Details {
+        metadata: Some(metadata(r#"{"y": 1}"#)),
+        ..Details::default()
+    };
+    let tell = |group: &Group<I>| told("change", group.id);
+    let changed = store.change_group(b.id, &details, by(1, 9), &tell).await;
+    assert!(changed.expect("kept").is_some());
+    assert_eq!(found(r#"{"y": 1}"#).await, "b");
+    assert_eq!(found(r#"{"x": 1}"#).await, "");
+}
+
 pub(crate) async fn a_page_tells_of_the_whole_list<I: GroupKey>(store: &dyn Store<I>) {
     let groups: Vec<_> = (1..=5)
         .map(|at| group(1, &at.to_string(), at, None))
