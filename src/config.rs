@@ -9,8 +9,6 @@ use config::{ConfigBuilder, Environment, File, FileFormat};
 use serde::Deserialize;
 
 const DEFAULTS: &str = include_str!("../configs/default.toml");
-/// The usual port of the REST interface of things.
-const HTTP_THINGS_PORT: u16 = 9000;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,13 +102,7 @@ fn build(
     if config.instance.is_empty() {
         config.instance = host_name().map_err(ConfigError::HostName)?;
     }
-    if let Some(things) = &mut config.http.things
-        && config.http.listen.port() == 0
-        && things.port() == HTTP_THINGS_PORT
-    {
-        // Who takes any free port has several servers on this machine: the usual one is for none of them.
-        things.set_port(0);
-    }
+    config.http.settle_ports();
     check(&config)?;
     Ok(config)
 }

@@ -1,5 +1,6 @@
 //! The whole of rollcall in one process: the edges are opened, joined to the domain, and drained.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -62,8 +63,8 @@ pub struct Addresses {
     pub mqtt: Vec<(Box<str>, Vec<Address>)>,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
-    /// The REST interface of the things service.
-    pub http_things: Option<SocketAddr>,
+    /// The REST interfaces of services, by their keys such as `http.things`.
+    pub rest: Vec<(&'static str, SocketAddr)>,
 }
 
 /// Of whom no token is known.
@@ -161,10 +162,7 @@ impl Server {
 
         let grpc = listen(config.grpc.listen, "gRPC").await?;
         let http = listen(config.http.listen, "HTTP").await?;
-        let http_things = match config.http.things {
-            Some(address) => Some(listen(address, "the things service over HTTP").await?),
-            None => None,
-        };
+        let rest = listen_for_rest(&config.http).await?;
         let follower = match !config.redis.url.is_empty() && config.access.follow {
             true => Some(Follower::new(
                 config.redis.clone(),
@@ -192,7 +190,10 @@ impl Server {
             mqtt: front.listeners().to_vec(),
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
-            http_things: http_things.as_ref().and_then(|it| it.local_addr().ok()),
+            rest: rest
+                .iter()
+                .map(|(service, listener)| Ok((service.key(), listener.local_addr()?)))
+                .collect::<io::Result<_>>()?,
         };
         let relayed: Vec<Arc<dyn EventLog>> = Stream::ALL
             .into_iter()
@@ -246,18 +247,23 @@ impl Server {
             }),
         });
         let mut sites = vec![(http, pages)];
-        if let Some(listener) = http_things {
-            let service = Site::Things(rollcall_http::Things {
-                things: Arc::clone(&things),
-                authority: Arc::clone(&things) as Arc<dyn Authority>,
-                identities,
-                about: About {
-                    service: "things",
-                    instance: config.instance.clone(),
-                    metrics,
-                },
-            });
-            sites.push((listener, service));
+        for (service, listener) in rest {
+            let about = About {
+                service: service.name(),
+                instance: config.instance.clone(),
+                metrics: metrics.clone(),
+            };
+            let site = match service {
+                Rest::Users => Site::Users(rollcall_http::Users { about }),
+                Rest::Things => Site::Things(rollcall_http::Things {
+                    things: Arc::clone(&things),
+                    authority: Arc::clone(&things) as Arc<dyn Authority>,
+                    identities: Arc::clone(&identities),
+                    about,
+                }),
+                Rest::Bootstrap => Site::Bootstrap(rollcall_http::Bootstrap { about }),
+            };
+            sites.push((listener, site));
         }
         for (listener, site) in sites {
             let (settings, stopped) = (config.http.clone(), stopping.clone());
@@ -353,4 +359,47 @@ async fn open_sessions(config: &Config) -> anyhow::Result<Option<(Arc<Sessions>,
 async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| format!("cannot listen for {what} on {address}"))
+}
+
+/// The services with a REST interface of their own.
+#[derive(Clone, Copy)]
+enum Rest {
+    Users,
+    Things,
+    Bootstrap,
+}
+
+impl Rest {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Things => "things",
+            Self::Bootstrap => "bootstrap",
+        }
+    }
+
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Users => "http.users",
+            Self::Things => "http.things",
+            Self::Bootstrap => "http.bootstrap",
+        }
+    }
+}
+
+async fn listen_for_rest(
+    config: &rollcall_http::Config,
+) -> anyhow::Result<Vec<(Rest, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for (service, address) in [
+        (Rest::Users, config.users),
+        (Rest::Things, config.things),
+        (Rest::Bootstrap, config.bootstrap),
+    ] {
+        if let Some(address) = address {
+            let what = format!("{} over HTTP", service.name());
+            listeners.push((service, listen(address, &what).await?));
+        }
+    }
+    Ok(listeners)
 }

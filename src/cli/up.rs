@@ -93,8 +93,8 @@ impl Up {
             ("grpc", addresses.grpc.to_string()),
             ("http", addresses.http.to_string()),
         ];
-        if let Some(address) = addresses.http_things {
-            others.push(("http.things", address.to_string()));
+        for (key, address) in &addresses.rest {
+            others.push((*key, address.to_string()));
         }
         others.push(("instance", config.instance.clone()));
         let mut ready = serde_json::Map::new();
@@ -116,7 +116,10 @@ impl Up {
 /// databases, Redis and those who look after it.
 fn fit_into_files(config: &mut Config) {
     const DATABASES_AND_REDIS: usize = 64;
-    let edges = config.grpc.max_connections + 2 * config.http.max_connections;
+    let http = &config.http;
+    let services = [http.users, http.things, http.bootstrap];
+    let sites = 1 + services.iter().flatten().count();
+    let edges = config.grpc.max_connections + sites * http.max_connections;
     let others = (DATABASES_AND_REDIS + edges) as u64;
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,

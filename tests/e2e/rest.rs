@@ -416,11 +416,22 @@ fn sessions_are_ended_over_http() {
 }
 
 #[test]
-fn a_server_need_not_serve_things_over_http() {
-    let mut world = World::prepared(&[("ROLLCALL_HTTP__THINGS", "")]);
-    world.run();
-    assert!(!world.ready().contains("http.things"));
+fn each_service_has_an_address_over_http_or_none() {
+    let world = World::start();
+    for service in ["users", "things", "bootstrap"] {
+        let address = world.listener(&format!("http.{service}"));
+        let health = send(address, "GET /health", &[], b"").json();
+        assert_eq!(health["description"], format!("{service} service"));
+    }
+    let world = World::with(&[
+        ("ROLLCALL_HTTP__USERS", ""),
+        ("ROLLCALL_HTTP__THINGS", ""),
+        ("ROLLCALL_HTTP__BOOTSTRAP", ""),
+    ]);
+    assert!(!world.ready().contains("http."), "{}", world.ready());
     for (key, value, told) in [
+        ("ROLLCALL_HTTP__USERS", "9002", "http.users"),
+        ("ROLLCALL_HTTP__BOOTSTRAP", ":", "http.bootstrap"),
         ("ROLLCALL_HTTP__THINGS", "nowhere", "http.things"),
         ("ROLLCALL_HTTP__MAX_BODY", "much", "max_body"),
     ] {

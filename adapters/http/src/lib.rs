@@ -1,5 +1,6 @@
 //! The HTTP edge: REST by subject, and the pages: is it alive, is it ready, what does it count, who is here.
 
+mod bootstrap;
 mod connections;
 mod openapi;
 mod pages;
@@ -10,6 +11,7 @@ mod query;
 mod reply;
 mod request;
 mod things;
+mod users;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,9 +27,11 @@ use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use bootstrap::Service as Bootstrap;
 pub use openapi::About;
 pub use pages::{Pages, Readiness};
 pub use things::Service as Things;
+pub use users::Service as Users;
 
 /// Collected measurements are condensed this often, so that they do not grow between two looks at them.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -36,9 +40,13 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
-    /// Where the things service is served; `None` for nowhere.
+    /// Where the users service is served; `None` for nowhere. So the others.
+    #[serde(deserialize_with = "address_or_empty")]
+    pub users: Option<SocketAddr>,
     #[serde(deserialize_with = "address_or_empty")]
     pub things: Option<SocketAddr>,
+    #[serde(deserialize_with = "address_or_empty")]
+    pub bootstrap: Option<SocketAddr>,
     /// The largest body of a request.
     pub max_body: ByteSize,
     /// Connections at one time; later ones are closed unread.
@@ -88,6 +96,21 @@ impl Config {
         ]
         .into_iter()
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
+    }
+
+    /// Takes any free port for every service that is on its usual one, if that of the pages is any: who does so has
+    /// several servers on this machine, and the usual ports are for none of them.
+    pub fn settle_ports(&mut self) {
+        const USUAL: [u16; 3] = [9002, 9000, 9013];
+        if self.listen.port() != 0 {
+            return;
+        }
+        let services = [&mut self.users, &mut self.things, &mut self.bootstrap];
+        for (service, usual) in services.into_iter().zip(USUAL) {
+            if let Some(address) = service.as_mut().filter(|it| it.port() == usual) {
+                address.set_port(0);
+            }
+        }
     }
 
     fn max_head(&self) -> usize {
@@ -156,7 +179,9 @@ impl Metrics {
 /// What is served at one address.
 pub enum Site {
     Pages(Pages),
+    Users(Users),
     Things(Things),
+    Bootstrap(Bootstrap),
 }
 
 /// Serves until `stop` is true.
@@ -168,7 +193,9 @@ pub async fn serve(
 ) {
     let router = match site {
         Site::Pages(pages) => pages::router(pages),
+        Site::Users(users) => users::router(users),
         Site::Things(things) => things::router(things),
+        Site::Bootstrap(bootstrap) => bootstrap::router(bootstrap),
     };
     let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
     let timed_out = "rollcall_http_requests_timed_out_total";
