@@ -1,8 +1,11 @@
 //! Groups: of users, and of things (those are called channels). What they are, who may do what on them, and
 //! where they are kept.
 
+mod events;
 mod filter;
 mod policy;
+mod service;
+mod sharing;
 mod store;
 
 use std::fmt::{Debug, Display};
@@ -15,6 +18,7 @@ use crate::refusal::Refusal;
 
 pub use filter::{Direction, GroupFilter, PolicyFilter, Seen, Tree};
 pub use policy::{Policy, Standing, Subject};
+pub use service::{GroupQuery, Groups, People, Person};
 pub use store::{GroupStore, PolicyStore, Tell};
 
 /// The id of a group, which tells of what kind it is.
@@ -196,83 +200,4 @@ fn check_description(description: &str) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const USER: Caller = Caller {
-        user: UserId::from_bytes([1; 16]),
-        admin: false,
-    };
-    const ADMIN: Caller = Caller {
-        user: UserId::from_bytes([2; 16]),
-        admin: true,
-    };
-
-    fn new(name: &str) -> NewGroup<GroupId> {
-        NewGroup {
-            name: name.into(),
-            ..NewGroup::default()
-        }
-    }
-
-    fn field(refused: Result<Group<GroupId>, Refusal>) -> &'static str {
-        match refused {
-            Err(Refusal::Invalid { field, .. }) => field,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_name_has_1_to_1024_bytes() {
-        assert!(new("a").make(&USER, None).is_ok());
-        assert!(new(&"a".repeat(1024)).make(&USER, None).is_ok());
-        for name in [String::new(), "a".repeat(1025), "a\n".into()] {
-            assert_eq!(field(new(&name).make(&USER, None)), "name");
-            let details = Details {
-                name: Some(name),
-                ..Details::default()
-            };
-            assert!(details.check().is_err());
-        }
-        assert!(Details::default().check().is_ok());
-    }
-
-    #[test]
-    fn a_description_has_at_most_16_kib() {
-        let described = |len| NewGroup {
-            description: "a".repeat(len),
-            ..new("a")
-        };
-        assert!(described(MAX_DESCRIPTION).make(&USER, None).is_ok());
-        let refused = described(MAX_DESCRIPTION + 1).make(&USER, None);
-        assert_eq!(field(refused), "description");
-    }
-
-    #[test]
-    fn a_tree_has_5_levels_below_its_root() {
-        let mut group = new("root").make(&USER, None).expect("made");
-        for level in 1..=MAX_LEVEL {
-            let parent = group;
-            group = new("child").make(&USER, Some(&parent)).expect("made");
-            assert_eq!(group.level(), level);
-            assert_eq!(group.parent(), Some(parent.id));
-            assert_eq!(group.path()[..level], parent.path());
-        }
-        assert_eq!(field(new("deep").make(&USER, Some(&group))), "parent_id");
-    }
-
-    #[test]
-    fn only_an_administrator_makes_groups_for_others() {
-        let given = || NewGroup {
-            owner: Some(USER.user),
-            ..new("a")
-        };
-        assert_eq!(given().make(&USER, None).expect("own").owner, USER.user);
-        assert_eq!(given().make(&ADMIN, None).expect("any").owner, USER.user);
-        let other = NewGroup {
-            owner: Some(ADMIN.user),
-            ..new("a")
-        };
-        assert!(matches!(other.make(&USER, None), Err(Refusal::Denied)));
-    }
-}
+mod tests;

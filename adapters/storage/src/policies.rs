@@ -28,11 +28,13 @@ impl<I: Tables> PolicyStore<I> for Database {
     ) -> Result<Vec<Policy<I>>, StoreError> {
         let failed = failed("keep policies");
         let put = format!(
-            "INSERT INTO {} (subject, is_user, object, actions, owner, vouched, created_at)
+            "INSERT INTO {policies} AS policies
+             (subject, is_user, object, actions, owner, vouched, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (subject, is_user, object) DO UPDATE SET actions = excluded.actions,
+             vouched = CASE WHEN excluded.vouched = 1 THEN 1 ELSE policies.vouched END,
              updated_at = excluded.created_at, updated_by = excluded.owner RETURNING {COLUMNS}",
-            I::POLICIES
+            policies = I::POLICIES
         );
         let mut kept = Vec::with_capacity(policies.len());
         let mut transaction = self.writer.begin().await.map_err(&failed)?;

@@ -57,7 +57,7 @@ pub trait GroupStore<I: GroupKey>: Send + Sync {
 #[async_trait]
 pub trait PolicyStore<I: GroupKey>: Send + Sync {
     /// Adds policies, all or none. Those that are there get the new actions, `owner` as who changed them and
-    /// `created_at` as when; they keep who made them. Returns them as they are then.
+    /// `created_at` as when; they keep who made them, and stay vouched for. Returns them as they are then.
     async fn put_policies(
         &self,
         policies: &[Policy<I>],

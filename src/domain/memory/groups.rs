@@ -186,6 +186,7 @@ impl<I: GroupKey> PolicyStore<I> for Groups<I> {
             let policy = match state.policies.get(&pair) {
                 Some(before) => Policy {
                     actions: policy.actions,
+                    vouched: policy.vouched || before.vouched,
                     update: Some(Update {
                         at: policy.created_at,
                         by: policy.owner,

@@ -376,6 +376,16 @@ pub(crate) async fn a_policy_that_is_there_gets_other_actions_and_keeps_its_make
     assert_eq!(put(store, &[again]).await, [expected]);
     let kept = store.policy(one, object).await.expect("read");
     assert_eq!(kept, Some(expected));
+    let mut was_vouched = false;
+    for vouched in [false, true, false] {
+        let policy = Policy {
+            vouched,
+            ..policy(Subject::User(user(2)), object, &[Action::GroupAdd], 9)
+        };
+        let kept = put(store, &[policy]).await;
+        assert_eq!(kept[0].vouched, vouched || was_vouched);
+        was_vouched |= vouched;
+    }
     let untouched = store.policy(thing(1), object).await.expect("read");
     assert_eq!(untouched, Some(same_bytes));
 }
