@@ -119,7 +119,10 @@ impl Database {
     }
 
     /// Keeps events of what changes nothing.
-    pub(crate) async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// They are not kept.
+    pub async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
         let failed = failed("append to the event log");
         let transaction = self.writer.begin().await.map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)

@@ -118,7 +118,9 @@ pub(crate) fn explain(url: &Url, error: sqlx::Error) -> OpenError {
         (_, Some("3D000")) => {
             "there is no such database: create it (createdb), or name another one in storage.url"
         }
-        (_, Some("42501")) => "the user may not make tables there: GRANT CREATE ON SCHEMA public",
+        (_, Some("42501" | "3F000")) => {
+            "the user may not make tables there: GRANT ALL ON SCHEMA public"
+        }
         (_, Some("53300")) => {
             "it has too many connections: lower storage.max_connections, or raise its max_connections"
         }

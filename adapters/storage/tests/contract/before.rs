@@ -1,51 +1,18 @@
-//! The contract of stores of groups and policies, on each of them.
-
-#[path = "contract/groups.rs"]
-mod contract;
+//! Databases of earlier versions: what they have is kept.
 
 use rollcall_domain::entity::{Status, Update};
 use rollcall_domain::event::{Event, Stream};
 use rollcall_domain::groups::{
     Details, Group, GroupFilter, GroupStore, PolicyFilter, PolicyStore, Subject,
 };
-use rollcall_domain::identity::{ChannelId, GroupId, ThingId};
+use rollcall_domain::identity::{ChannelId, ThingId};
 use rollcall_domain::listing::{Page, StatusFilter};
-use rollcall_domain::memory::{Events, Groups};
 use rollcall_domain::policies::{Action, Actions};
 use rollcall_storage::database::Database;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-macro_rules! held_to {
-    ($($promise:ident),* $(,)?) => {$(
-        #[tokio::test]
-        async fn $promise() {
-            contract::$promise(&Groups::<GroupId>::new(Events::default())).await;
-            contract::$promise(&Groups::<ChannelId>::new(Events::default())).await;
-            let folder = tempfile::tempdir().expect("a folder");
-            let database = Database::open(&folder.path().join("rollcall.db")).await;
-            let database = database.expect("opens");
-            contract::$promise::<GroupId>(&database).await;
-            contract::$promise::<ChannelId>(&database).await;
-        }
-    )*};
-}
-
-held_to! {
-    a_group_comes_back_as_it_was_kept,
-    an_owner_has_a_name_once,
-    a_change_is_of_what_it_names,
-    a_status_is_set_once,
-    a_list_has_what_its_filter_says,
-    a_list_has_what_contains_some_metadata,
-    a_page_tells_of_the_whole_list,
-    a_tree_has_what_is_above_or_below,
-    a_policy_that_is_there_gets_other_actions_and_keeps_its_maker,
-    a_policy_changes_and_goes_once,
-    policies_are_found_by_what_they_say,
-    a_standing_is_of_one_subject_to_one_group,
-    reach_goes_through_an_enabled_group_that_both_are_in,
-}
+use crate::groups as contract;
 
 /// Channels and grants of a file that was made before there were groups and policies.
 #[tokio::test]

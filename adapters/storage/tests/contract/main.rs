@@ -1,0 +1,107 @@
+//! What stores promise, on each of them: in memory, in a SQLite file, in a PostgreSQL.
+
+mod before;
+mod groups;
+mod log;
+mod postgres;
+#[path = "../support/postgres_server.rs"]
+mod postgres_server;
+mod stores;
+
+/// A test for each promise and each store. A suite is a module of functions that take a store, of which there are
+/// two kinds or one; `memory` makes the store in memory.
+macro_rules! held_to {
+    ($suite:ident::{$($promise:ident),* $(,)?}, memory: $memory:ident) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $promise() {
+                crate::$suite::$promise(&super::$memory()).await;
+            })*
+        }
+        held_to!($suite::{$($promise),*});
+    };
+    ($suite:ident::{$($promise:ident),* $(,)?}) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $promise() {
+                let store = crate::stores::sqlite().await;
+                crate::$suite::$promise(&store.database).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $promise() {
+                let store = crate::stores::postgres().await;
+                crate::$suite::$promise(&store.database).await;
+            })*
+        }
+    };
+    ($suite:ident::{$($promise:ident),* $(,)?}, for $a:ident and $b:ident, memory: $memory:ident) => {
+        mod memory {
+            use rollcall_domain::identity::{$a, $b};
+            $(#[tokio::test]
+            async fn $promise() {
+                crate::$suite::$promise(&super::$memory::<$a>()).await;
+                crate::$suite::$promise(&super::$memory::<$b>()).await;
+            })*
+        }
+        mod sqlite {
+            use rollcall_domain::identity::{$a, $b};
+            $(#[tokio::test]
+            async fn $promise() {
+                let store = crate::stores::sqlite().await;
+                crate::$suite::$promise::<$a>(&store.database).await;
+                crate::$suite::$promise::<$b>(&store.database).await;
+            })*
+        }
+        mod postgres {
+            use rollcall_domain::identity::{$a, $b};
+            $(#[tokio::test]
+            async fn $promise() {
+                let store = crate::stores::postgres().await;
+                crate::$suite::$promise::<$a>(&store.database).await;
+                crate::$suite::$promise::<$b>(&store.database).await;
+            })*
+        }
+    };
+}
+
+mod of_groups {
+    use rollcall_domain::groups::GroupKey;
+    use rollcall_domain::memory::{Events, Groups};
+
+    fn memory<I: GroupKey>() -> Groups<I> {
+        Groups::new(Events::default())
+    }
+
+    held_to! {
+        groups::{
+            a_group_comes_back_as_it_was_kept,
+            an_owner_has_a_name_once,
+            a_change_is_of_what_it_names,
+            a_status_is_set_once,
+            a_list_has_what_its_filter_says,
+            a_list_has_what_contains_some_metadata,
+            a_page_tells_of_the_whole_list,
+            a_tree_has_what_is_above_or_below,
+            a_policy_that_is_there_gets_other_actions_and_keeps_its_maker,
+            a_policy_changes_and_goes_once,
+            policies_are_found_by_what_they_say,
+            a_standing_is_of_one_subject_to_one_group,
+            reach_goes_through_an_enabled_group_that_both_are_in,
+        },
+        for GroupId and ChannelId, memory: memory
+    }
+}
+
+mod of_logs {
+    held_to! {
+        log::{
+            positions_have_no_gaps_and_time_goes_on_whoever_appends,
+            what_is_recorded_keeps_its_order_with_changes,
+            a_change_that_fails_says_nothing,
+            marks_of_the_relay_are_remembered,
+            a_new_producer_is_the_same_for_all,
+        }
+    }
+}
