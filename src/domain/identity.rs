@@ -190,6 +190,12 @@ impl Timestamp {
         format!("{text}Z")
     }
 
+    /// As events and databases of the platform write it.
+    #[must_use]
+    pub const fn to_the_microsecond(self) -> Self {
+        Self(self.0 / 1_000 * 1_000)
+    }
+
     /// The next moment that can be told apart from this one.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod bootstrap;
 pub mod caller;
 pub mod entity;
 pub mod event;

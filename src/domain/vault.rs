@@ -73,11 +73,17 @@ impl Vault {
 
     #[must_use]
     pub fn seal(&self, thing: ThingId, key: &Secret) -> SealedKey {
+        self.seal_at(thing.as_bytes(), key)
+    }
+
+    /// Seals a secret for `place`: it opens nowhere else.
+    #[must_use]
+    pub fn seal_at(&self, place: &[u8], secret: &Secret) -> SealedKey {
         let vault = &self.keys[0];
         let nonce: [u8; NONCE] = rand::random();
         let payload = Payload {
-            msg: key.expose().as_bytes(),
-            aad: thing.as_bytes(),
+            msg: secret.expose().as_bytes(),
+            aad: place,
         };
         let sealed = vault.cipher.encrypt(&XNonce::from(nonce), payload);
         let sealed = sealed.expect("invariant: keys are far shorter than 256 GiB");
@@ -91,6 +97,14 @@ impl Vault {
     /// # Errors
     /// [`Unsealable`].
     pub fn open(&self, thing: ThingId, sealed: &SealedKey) -> Result<Secret, Unsealable> {
+        self.open_at(thing.as_bytes(), sealed)
+    }
+
+    /// Opens what was sealed for `place`.
+    ///
+    /// # Errors
+    /// [`Unsealable`].
+    pub fn open_at(&self, place: &[u8], sealed: &SealedKey) -> Result<Secret, Unsealable> {
         let (version, rest) = sealed.0.split_first().ok_or(Unsealable)?;
         if *version != VERSION {
             return Err(Unsealable);
@@ -98,10 +112,7 @@ impl Vault {
         let (id, rest) = rest.split_first_chunk::<KEY_ID>().ok_or(Unsealable)?;
         let (nonce, msg) = rest.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
         let vault = self.keys.iter().find(|key| key.id == *id);
-        let payload = Payload {
-            msg,
-            aad: thing.as_bytes(),
-        };
+        let payload = Payload { msg, aad: place };
         let opened = vault
             .ok_or(Unsealable)?
             .cipher

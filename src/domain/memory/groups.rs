@@ -17,7 +17,7 @@ use crate::metadata;
 use crate::policies::{Action, Actions};
 use crate::ports::StoreError;
 
-use super::{Events, lock};
+use super::{Events, lock, page_of};
 
 /// Groups of one kind, and the policies on them.
 pub struct Groups<I> {
@@ -82,17 +82,6 @@ impl<I: GroupKey> State<I> {
                 .metadata
                 .as_ref()
                 .is_none_or(|wanted| metadata::contains(&group.metadata, wanted))
-    }
-}
-
-fn page_of<T>(mut items: Vec<T>, page: Page) -> Listing<T> {
-    let total = items.len();
-    let offset = usize::try_from(page.offset).map_or(total, |offset| offset.min(total));
-    items.drain(..offset);
-    items.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    Listing {
-        items,
-        total: total as u64,
     }
 }
 

@@ -1,0 +1,256 @@
+//! Configurations in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use crate::bootstrap::{
+    Change, ChannelCopy, ConfigStore, Effect, Heard, KeptConfig, KeptFilter, MAX_SET_ASIDE, State,
+};
+use crate::event::{Event, Fields};
+use crate::identity::{ChannelId, ThingId, Timestamp};
+use crate::listing::{Listing, Page};
+use crate::ports::StoreError;
+
+use super::{Events, lock, page_of};
+
+pub struct Configs {
+    kept: Mutex<Kept>,
+    events: Events,
+}
+
+#[derive(Default)]
+struct Kept {
+    configs: BTreeMap<ThingId, Row>,
+    channels: BTreeMap<ChannelId, ChannelCopy>,
+    cursors: BTreeMap<String, String>,
+    aside: Vec<(String, String, Fields)>,
+}
+
+/// Channels are kept aside from it: configurations share them.
+struct Row {
+    config: KeptConfig,
+    channels: BTreeMap<ChannelId, Timestamp>,
+}
+
+impl Configs {
+    #[must_use]
+    pub fn new(events: Events) -> Self {
+        Self {
+            kept: Mutex::default(),
+            events,
+        }
+    }
+
+    /// What could not be understood: the id of the entry, why, and the entry.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<(String, String, Fields)> {
+        lock(&self.kept).aside.clone()
+    }
+}
+
+impl Kept {
+    fn whole(&self, row: &Row) -> KeptConfig {
+        let copies = row.channels.keys().map(|id| self.channels[id].clone());
+        KeptConfig {
+            channels: copies.collect(),
+            ..row.config.clone()
+        }
+    }
+
+    fn copy(&mut self, channels: &[ChannelCopy]) {
+        for copy in channels {
+            let known = self.channels.get(&copy.id);
+            if known.is_none_or(|known| known.as_of <= copy.as_of) {
+                self.channels.insert(copy.id, copy.clone());
+            }
+        }
+    }
+
+    fn forget_orphans(&mut self) {
+        let rows = &self.configs;
+        let is_used = |id: &ChannelId| rows.values().any(|row| row.channels.contains_key(id));
+        self.channels.retain(|id, _| is_used(id));
+    }
+
+    fn lists(&self, filter: &KeptFilter, config: &KeptConfig) -> bool {
+        let key = config.thing_key.as_ref().map(|key| key.hash);
+        let name = config.name.to_lowercase();
+        filter.owner.is_none_or(|it| it == config.owner)
+            && filter.state.is_none_or(|it| it == config.state)
+            && filter.thing.is_none_or(|it| it == config.thing)
+            && filter.thing_key.is_none_or(|it| key == Some(it))
+            && filter.name.as_ref().is_none_or(|it| name.contains(it))
+            && filter
+                .external_id
+                .as_ref()
+                .is_none_or(|it| *it == config.external_id)
+    }
+
+    /// Whether it changes something.
+    fn apply(&mut self, heard: &Heard) -> bool {
+        match &heard.effect {
+            Effect::Nothing => false,
+            Effect::RemoveConfig { thing, at } => {
+                let found = self.configs.get(thing);
+                let is_older = found.is_some_and(|row| row.config.created_at <= *at);
+                is_older && self.configs.remove(thing).is_some()
+            }
+            Effect::RemoveChannel { channel, at } => {
+                let mut changed = false;
+                for row in self.configs.values_mut() {
+                    if row.channels.get(channel).is_some_and(|since| since <= at) {
+                        row.channels.remove(channel);
+                        row.config.revision += 1;
+                        changed = true;
+                    }
+                }
+                changed
+            }
+            Effect::UpdateChannel(copy) => {
+                let known = self.channels.get_mut(&copy.id);
+                let older = known.filter(|known| known.as_of <= copy.as_of);
+                older.map(|known| known.clone_from(copy)).is_some()
+            }
+            Effect::Deactivate { thing, channel, at } => {
+                let Some(row) = self.configs.get_mut(thing) else {
+                    return false;
+                };
+                let since = row.channels.get(channel);
+                let changed =
+                    row.config.state == State::Active && since.is_some_and(|since| since <= at);
+                if changed {
+                    row.config.state = State::Inactive;
+                    row.config.revision += 1;
+                }
+                changed
+            }
+            Effect::SetAside { reason, fields } => {
+                let entry = (heard.id.clone(), reason.clone(), fields.clone());
+                self.aside.push(entry);
+                let too_many = self.aside.len().saturating_sub(MAX_SET_ASIDE);
+                self.aside.drain(..too_many);
+                true
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ConfigStore for Configs {
+    async fn add_config(&self, config: &KeptConfig, events: Vec<Event>) -> Result<(), StoreError> {
+        let mut kept = lock(&self.kept);
+        let same = |row: &Row| row.config.external_id == config.external_id;
+        if kept.configs.values().any(same) {
+            return Err(StoreError::Taken("external id"));
+        }
+        if kept.configs.contains_key(&config.thing) {
+            return Err(StoreError::Taken("thing"));
+        }
+        kept.copy(&config.channels);
+        let since = |copy: &ChannelCopy| (copy.id, config.created_at);
+        let row = Row {
+            config: config.clone(),
+            channels: config.channels.iter().map(since).collect(),
+        };
+        kept.configs.insert(config.thing, row);
+        self.events.record(events);
+        Ok(())
+    }
+
+    async fn change_config(
+        &self,
+        thing: ThingId,
+        revision: u64,
+        change: Change,
+        events: Vec<Event>,
+    ) -> Result<bool, StoreError> {
+        let mut kept = lock(&self.kept);
+        if let Change::Channels { channels, .. } = &change {
+            kept.copy(channels);
+        }
+        let is_it = |row: &&mut Row| row.config.revision == revision;
+        let Some(row) = kept.configs.get_mut(&thing).filter(is_it) else {
+            kept.forget_orphans();
+            return Ok(false);
+        };
+        row.config.revision += 1;
+        match change {
+            Change::Content { name, content } => {
+                row.config.name = name;
+                row.config.content = content;
+            }
+            Change::Certificates(certificates) => row.config.certificates = certificates,
+            Change::Channels { channels, since } => {
+                let before = std::mem::take(&mut row.channels);
+                let since = |id| before.get(&id).copied().unwrap_or(since);
+                row.channels = channels.iter().map(|it| (it.id, since(it.id))).collect();
+            }
+            Change::State { state, since } => {
+                row.config.state = state;
+                row.channels.values_mut().for_each(|it| *it = since);
+            }
+            Change::ThingKey(key) => row.config.thing_key = key,
+            Change::Owner(owner) => row.config.owner = owner,
+            Change::Remove => {
+                kept.configs.remove(&thing);
+            }
+        }
+        kept.forget_orphans();
+        self.events.record(events);
+        Ok(true)
+    }
+
+    async fn config(&self, thing: ThingId) -> Result<Option<KeptConfig>, StoreError> {
+        let kept = lock(&self.kept);
+        Ok(kept.configs.get(&thing).map(|row| kept.whole(row)))
+    }
+
+    async fn config_of_device(&self, external_id: &str) -> Result<Option<KeptConfig>, StoreError> {
+        let kept = lock(&self.kept);
+        let mut rows = kept.configs.values();
+        let found = rows.find(|row| row.config.external_id == external_id);
+        Ok(found.map(|row| kept.whole(row)))
+    }
+
+    async fn configs(
+        &self,
+        filter: &KeptFilter,
+        page: Page,
+    ) -> Result<Listing<KeptConfig>, StoreError> {
+        let kept = lock(&self.kept);
+        let configs = kept.configs.values().map(|row| &row.config);
+        let listed = configs.filter(|config| kept.lists(filter, config));
+        let without = |config: &KeptConfig| KeptConfig {
+            channels: Vec::new(),
+            ..config.clone()
+        };
+        let mut listed: Vec<KeptConfig> = listed.map(without).collect();
+        listed.sort_by_key(|config| (config.created_at, config.thing));
+        Ok(page_of(listed, page))
+    }
+
+    async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
+        self.events.record(events);
+        Ok(())
+    }
+
+    async fn heard_last(&self, source: &str) -> Result<Option<String>, StoreError> {
+        Ok(lock(&self.kept).cursors.get(source).cloned())
+    }
+
+    async fn hear(&self, heard: &Heard) -> Result<bool, StoreError> {
+        let mut kept = lock(&self.kept);
+        if kept.cursors.get(&heard.source) != heard.after.as_ref() {
+            return Ok(false);
+        }
+        kept.cursors.insert(heard.source.clone(), heard.id.clone());
+        let changed = kept.apply(heard);
+        kept.forget_orphans();
+        if changed || !heard.is_told_if_changed() {
+            self.events.record(heard.events.clone());
+        }
+        Ok(true)
+    }
+}
