@@ -3,6 +3,7 @@
 //! All are SQLite files, each of which belongs to one process at a time ([`lock`]). The services can use a
 //! PostgreSQL instead, and several processes the same one.
 
+mod bootstrap;
 pub mod database;
 mod events;
 mod groups;
