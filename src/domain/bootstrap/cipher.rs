@@ -77,7 +77,7 @@ impl DeviceCipher {
     #[must_use]
     pub fn open_key(&self, shown: &str) -> Option<Secret> {
         let bytes = shown.as_bytes();
-        if bytes.len() % 2 != 0 {
+        if !bytes.len().is_multiple_of(2) {
             return None;
         }
         let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
