@@ -6,7 +6,7 @@ mod output;
 mod presence;
 mod provisioning;
 mod reload;
-mod up;
+mod serve;
 mod watch;
 
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use rollcall_grpc::client::Client;
 
 use crate::config::{self, Config};
 use crate::secrets;
+use crate::server::Role;
 use output::Output;
 
 /// An MQTT front that authenticates things and keeps a truthful roll of who is connected.
@@ -43,8 +44,10 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server: MQTT front, things, journal, relay
-    Up(up::Up),
+    /// Run the server: the MQTT front and all services
+    Up(serve::Up),
+    /// Run the MQTT front alone; the things service is elsewhere
+    Mqtt(serve::Serve),
     /// Make and manage things
     #[command(subcommand)]
     Things(provisioning::Things),
@@ -84,8 +87,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(data) = &data {
         flags.push(("data", data.display().to_string()));
     }
-    if let Command::Up(up) = &command {
-        up.add_flags(&mut flags);
+    if let Command::Up(serve::Up { serve, .. }) | Command::Mqtt(serve) = &command {
+        serve.add_flags(&mut flags);
     }
     let config = config::load(file.as_deref(), &flags)?;
     let output = Output { json };
@@ -96,6 +99,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     match command {
         Command::Up(up) => up.run(&config, output).await,
+        Command::Mqtt(serve) => serve.run(Role::Mqtt, &config, output).await,
         Command::Things(things) => things.run(&session.connect().await?, output).await,
         Command::Channels(channels) => channels.run(&session.connect().await?, output).await,
         Command::Connect(connect) => connect.run(&session.connect().await?, output).await,

@@ -8,6 +8,8 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 use serde::Deserialize;
 
+use crate::server::Role;
+
 const DEFAULTS: &str = include_str!("../configs/default.toml");
 
 #[derive(Clone, Debug, Deserialize)]
@@ -167,6 +169,21 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::Value { key, problem });
     }
     Ok(())
+}
+
+/// What a part that runs alone has to be told.
+///
+/// # Errors
+/// Where the services are that it asks.
+pub fn check_role(config: &Config, role: Role) -> Result<(), ConfigError> {
+    let problem = "name the things service: http://host:7000";
+    match role {
+        Role::Mqtt if config.things.authority.is_empty() => Err(ConfigError::Value {
+            key: "things.authority",
+            problem,
+        }),
+        Role::All | Role::Mqtt | Role::Users | Role::Things | Role::Bootstrap => Ok(()),
+    }
 }
 
 fn host_name() -> std::io::Result<String> {

@@ -70,27 +70,25 @@ async fn make(server: &Server) -> anyhow::Result<Demo> {
         name: name.to_owned(),
         ..NewThing::default()
     };
-    let created = server
-        .things
-        .create(server.admin, vec![new("demo lamp"), new("demo sensor")])
+    let parts = server.things.as_ref().zip(server.admin);
+    let (things_service, admin) =
+        parts.context("the demo needs users and things in one process")?;
+    let created = things_service
+        .create(admin, vec![new("demo lamp"), new("demo sensor")])
         .await?;
     let channel = NewChannel {
         name: "demo".to_owned(),
         ..NewChannel::default()
     };
-    let channels = server
-        .things
-        .create_channels(server.admin, vec![channel])
-        .await?;
+    let channels = things_service.create_channels(admin, vec![channel]).await?;
     let things: Vec<ThingId> = created.iter().map(|created| created.thing.id).collect();
     let channels: Vec<ChannelId> = channels.iter().map(|channel| channel.id).collect();
     let actions = Actions {
         read: true,
         write: true,
     };
-    server
-        .things
-        .connect(server.admin, &things, &channels, actions)
+    things_service
+        .connect(admin, &things, &channels, actions)
         .await?;
     let member = |n: usize| -> Member {
         let key: &Secret = &created[n].key;

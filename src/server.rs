@@ -1,47 +1,45 @@
-//! The whole of rollcall in one process: the edges are opened, joined to the domain, and drained.
+//! rollcall, the whole or a part of it: the edges are opened, joined to the domain, and drained.
+
+mod front;
+mod rest;
+mod role;
+mod services;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
-use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
+use rollcall_domain::access::Revocations;
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::ports::{EventLog, Reload, SessionStore};
-use rollcall_domain::refusal::Refusal;
-use rollcall_domain::sessions::Left;
-use rollcall_domain::things::{ThingStore, Things};
-use rollcall_domain::users::{UserStore, Users};
-use rollcall_domain::vault::KeyKeeper;
-use rollcall_grpc::Services;
-use rollcall_grpc::authority::RemoteAuthority;
-use rollcall_http::{About, Pages, Site};
-use rollcall_mqtt::{Address, Durability, Front};
-use rollcall_redis::follow::Follower;
+use rollcall_domain::ports::{EventLog, Reload};
+use rollcall_domain::things::Things;
+use rollcall_http::{Metrics, Pages, Readiness, Site};
+use rollcall_mqtt::Address;
 use rollcall_redis::lease::Refused;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
-use rollcall_storage::journal::{self, Journal};
-use rollcall_storage::sessions::Sessions;
+use rollcall_storage::journal::Journal;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, ShowKeys};
+pub use role::Role;
+
+use crate::config::Config;
 use crate::secrets::Secrets;
+use front::{Revoking, RunningFront};
+use services::Services;
 
 /// Of the time to stop, what the journal and the databases may need after the clients have left.
 const TIME_TO_KEEP: Duration = Duration::from_secs(2);
 
 /// Everything, running.
 pub struct Server {
-    front: Front,
-    journal: Arc<Journal>,
-    sessions: Option<Arc<Sessions>>,
+    front: Option<RunningFront>,
     database: Database,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -50,8 +48,8 @@ pub struct Server {
     relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
     refused: oneshot::Receiver<Refused>,
-    pub things: Arc<Things>,
-    pub admin: UserId,
+    pub things: Option<Arc<Things>>,
+    pub admin: Option<UserId>,
     pub addresses: Addresses,
     /// The administrator's password, the one time it is known: after the first start.
     pub first_password: Option<Secret>,
@@ -64,218 +62,97 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
     /// The REST interfaces of services, by their keys such as `http.things`.
-    pub rest: Vec<(&'static str, SocketAddr)>,
-}
-
-/// Of whom no token is known.
-struct NobodyElse;
-
-#[async_trait::async_trait]
-impl Identities for NobodyElse {
-    async fn caller(&self, _: &Secret) -> Result<Caller, Refusal> {
-        Err(Refusal::Unauthenticated)
-    }
-
-    async fn authorize(&self, _: Question<'_>) -> Result<(), Refusal> {
-        Err(Refusal::Unauthenticated)
-    }
-}
-
-/// Tells everyone who may hold on to it what was revoked.
-#[derive(Default)]
-struct Revoking {
-    access: OnceLock<Arc<Access>>,
-    front: OnceLock<rollcall_mqtt::Handle>,
-}
-
-impl Revocations for Revoking {
-    fn revoked(&self, what: &[Revoked]) {
-        if let Some(access) = self.access.get() {
-            access.forget(what);
-        }
-        if let Some(front) = self.front.get() {
-            front.revoked(what);
-        }
-    }
-
-    fn doubted(&self, what: &[Revoked]) {
-        if let Some(access) = self.access.get() {
-            access.forget(what);
-        }
-        if let Some(front) = self.front.get() {
-            front.doubted(what);
-        }
-    }
+    pub rest: Vec<(String, SocketAddr)>,
 }
 
 impl Server {
-    /// Opens everything. When this returns, clients are served and nothing of an earlier run is left open.
+    /// Opens everything that `role` has. When this returns, clients are served and nothing of an earlier run is left
+    /// open.
     ///
     /// # Errors
     /// What cannot be opened, with its cause.
-    pub async fn start(config: &Config, secrets: &Secrets) -> anyhow::Result<Self> {
-        let metrics = rollcall_http::Metrics::install()?;
+    pub async fn start(config: &Config, role: Role, secrets: &Secrets) -> anyhow::Result<Self> {
+        let metrics = Metrics::install()?;
         let database = match config.storage.url.is_empty() {
-            true => Database::open(&config.data.join("rollcall.db")).await?,
+            true => Database::open(&role.database(&config.data)?).await?,
             false => Database::connect(&config.storage).await?,
         };
-        let path = config.data.join("presence.db");
-        let extended = config.events.extended;
-        let journal = Journal::open(&path, &config.journal, &config.instance, extended).await?;
-
-        let relay = match config.redis.url.is_empty() {
-            true => None,
-            false => {
-                let (redis, lease) = (config.redis.clone(), config.lease.clone());
-                let relay = Relay::new(redis, lease, journal.clone(), extended)?;
-                relay.claim().await?;
-                Some(relay)
-            }
+        let journal = match role.has(Role::Mqtt) {
+            true => Some(front::open_journal(config).await?),
+            false => None,
         };
-
-        let users = Users::new(Arc::new(database.clone()) as Arc<dyn UserStore>);
-        let password = Secret::generate();
-        let (admin, first) = users
-            .ensure_admin(&config.admin.identity, &password)
-            .await?;
-
-        let token = secrets.admin_token()?;
-        let identities: Arc<dyn Identities> =
-            Arc::new(OwnersToken::new(token, admin, Arc::new(NobodyElse)));
-
-        let vault = match config.things.show_keys {
-            ShowKeys::Always => Some(secrets.vault()?),
-            ShowKeys::Once => None,
-        };
-        let keys = KeyKeeper::new(secrets.key_hasher()?, vault);
+        let relay = relay(config, journal.clone()).await?;
         let revoking = Arc::new(Revoking::default());
-        let things = Arc::new(Things::new(
-            Arc::new(database.clone()) as Arc<dyn ThingStore>,
-            Arc::clone(&revoking) as Arc<dyn Revocations>,
-            keys,
-        ));
-        let authority: Arc<dyn Authority> = match config.things.authority.as_str() {
-            "" => Arc::clone(&things) as Arc<dyn Authority>,
-            url => Arc::new(RemoteAuthority::new(url, config.things.timeout)?),
-        };
-        let access = Arc::new(Access::new(authority, config.access.clone()));
+        let revocations = Arc::clone(&revoking) as Arc<dyn Revocations>;
+        let services = Services::open(config, role, secrets, &database, revocations).await?;
 
         let grpc = listen(config.grpc.listen, "gRPC").await?;
         let http = listen(config.http.listen, "HTTP").await?;
-        let rest = listen_for_rest(&config.http).await?;
-        let follower = match !config.redis.url.is_empty() && config.access.follow {
-            true => Some(Follower::new(
-                config.redis.clone(),
-                Arc::new(database.clone()),
-                Arc::clone(&revoking) as Arc<dyn Revocations>,
-                !config.things.authority.is_empty(),
-                config.access.recheck_timeout,
-            )?),
-            false => None,
-        };
-        let (sessions, left) = open_sessions(config).await?.unzip();
-        let store = sessions.clone().map(|it| it as Arc<dyn SessionStore>);
-        let front = Front::start(
-            &config.mqtt,
-            Arc::clone(&access),
-            journal.clone(),
-            store,
-            left.unwrap_or_default(),
-            tokio::runtime::Handle::current(),
-        )?;
-        revoking.access.get_or_init(|| access);
-        revoking.front.get_or_init(|| front.handle());
-
+        let rest = rest::open(role, &config.http).await?;
+        let mut follower = None;
+        let mut front = None;
+        if let Some(journal) = journal.clone() {
+            follower = front::follower(config, &database, &revoking)?;
+            let authority = services.authority(config)?;
+            front = Some(RunningFront::start(config, authority, journal, &revoking).await?);
+        }
         let addresses = Addresses {
-            mqtt: front.listeners().to_vec(),
+            mqtt: front
+                .as_ref()
+                .map_or_else(Vec::new, |it| it.front.listeners().to_vec()),
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
             rest: rest
                 .iter()
-                .map(|(service, listener)| Ok((service.key(), listener.local_addr()?)))
+                .map(rest::Rest::address)
                 .collect::<io::Result<_>>()?,
         };
-        let relayed: Vec<Arc<dyn EventLog>> = Stream::ALL
-            .into_iter()
-            .filter_map(|stream| database.log(stream))
-            .collect();
+
+        let relayed = logs(role, &database);
         let mut logs = relayed.clone();
-        logs.push(journal.clone());
-        let (stop, stopping) = watch::channel(false);
-        let leaving = Arc::new(AtomicBool::new(false));
-        let drained = Arc::clone(&leaving);
-        let relay_time = match config.redis.url.is_empty() {
-            true => Duration::ZERO,
-            false => config.redis.drain_timeout,
-        };
-        let mut tasks = Vec::new();
-        let (refuse, refused) = oneshot::channel();
-        let services = Services {
-            things: Arc::clone(&things),
-            authority: Arc::clone(&things) as Arc<dyn Authority>,
-            identities: Arc::clone(&identities),
-            roll: journal.clone(),
-            sessions: Arc::new(front.handle()),
-            reload: Arc::new(front.handle()),
+        logs.extend(journal.map(|it| it as Arc<dyn EventLog>));
+        let (stop, stopped) = watch::channel(false);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut tasks = vec![tokio::spawn(metrics.clone().keep_up(stopped.clone()))];
+        let (settings, until) = (config.grpc.clone(), stopped.clone());
+        let served = rollcall_grpc::Services {
+            identities: Arc::clone(&services.identities),
+            admins: Arc::clone(&services.admins),
+            things: services.things.clone(),
+            front: front.as_ref().map(RunningFront::for_grpc),
             logs,
         };
-        let (settings, stopped) = (config.grpc.clone(), stopping.clone());
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = rollcall_grpc::serve(&settings, grpc, services, stopped).await {
+            if let Err(error) = rollcall_grpc::serve(&settings, grpc, served, until).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "gRPC has failed");
             }
         }));
-        let (ready, handle) = (Arc::clone(&journal), front.handle());
-        let kept = sessions.clone();
-        tasks.push(tokio::spawn(metrics.clone().keep_up(stopping.clone())));
         let pages = Site::Pages(Pages {
             metrics: metrics.clone(),
-            roll: journal.clone(),
-            sessions: Arc::new(front.handle()),
-            reload: Arc::new(front.handle()),
-            identities: Arc::clone(&identities),
-            readiness: Arc::new(move || {
-                let failing = kept.as_ref().is_some_and(|it| it.is_failing());
-                let lacks = [
-                    (drained.load(Ordering::Relaxed), "the server is stopping"),
-                    (!ready.is_writable(), "the journal cannot be written"),
-                    (failing, "sessions and messages cannot be written"),
-                    (handle.is_short_of_memory(), "memory is short"),
-                ];
-                let lacks = lacks.into_iter().filter(|(lacks, _)| *lacks);
-                lacks.map(|(_, what)| what.to_owned()).collect()
-            }),
+            readiness: readiness(&stopping, front.as_ref()),
+            front: front
+                .as_ref()
+                .map(|it| it.for_http(Arc::clone(&services.admins))),
         });
         let mut sites = vec![(http, pages)];
-        for (service, listener) in rest {
-            let about = About {
-                service: service.name(),
-                instance: config.instance.clone(),
-                metrics: metrics.clone(),
-            };
-            let site = match service {
-                Rest::Users => Site::Users(rollcall_http::Users { about }),
-                Rest::Things => Site::Things(rollcall_http::Things {
-                    things: Arc::clone(&things),
-                    authority: Arc::clone(&things) as Arc<dyn Authority>,
-                    identities: Arc::clone(&identities),
-                    about,
-                }),
-                Rest::Bootstrap => Site::Bootstrap(rollcall_http::Bootstrap { about }),
-            };
-            sites.push((listener, site));
-        }
+        sites.extend(
+            rest.into_iter()
+                .filter_map(|it| it.site(config, &services, metrics.clone())),
+        );
         for (listener, site) in sites {
-            let (settings, stopped) = (config.http.clone(), stopping.clone());
+            let (settings, until) = (config.http.clone(), stopped.clone());
             tasks.push(tokio::spawn(async move {
-                rollcall_http::serve(&settings, listener, site, stopped).await;
+                rollcall_http::serve(&settings, listener, site, until).await;
             }));
         }
         if let Some(follower) = follower {
-            tasks.push(tokio::spawn(follower.run(stopping.clone())));
+            tasks.push(tokio::spawn(follower.run(stopped.clone())));
         }
+        let (refuse, refused) = oneshot::channel();
+        let mut relay_time = Duration::ZERO;
         if let Some(relay) = relay {
-            let relaying = relay.run(relayed, stopping);
+            relay_time = config.redis.drain_timeout;
+            let relaying = relay.run(relayed, stopped);
             tasks.push(tokio::spawn(async move {
                 if let Err(error) = relaying.await {
                     // Nobody listens once the server stops.
@@ -283,29 +160,27 @@ impl Server {
                 }
             }));
         }
-        let first_password = first.then_some(password);
         Ok(Self {
             front,
-            journal,
-            sessions,
             database,
             stop,
-            stopping: leaving,
+            stopping,
             deadline: config.mqtt.drain.deadline,
             relay_time,
             tasks,
             refused,
-            things,
-            admin,
+            things: services.things,
+            admin: services.admin,
             addresses,
-            first_password,
+            first_password: services.first_password,
         })
     }
 
-    /// What reads certificates again.
+    /// What reads certificates again, if this process has any.
     #[must_use]
-    pub fn reload(&self) -> Arc<dyn Reload> {
-        Arc::new(self.front.handle())
+    pub fn reload(&self) -> Option<Arc<dyn Reload>> {
+        let front = self.front.as_ref()?;
+        Some(Arc::new(front.front.handle()))
     }
 
     /// Returns if the server cannot go on, with the reason.
@@ -322,8 +197,10 @@ impl Server {
         let begin = Instant::now();
         self.stopping.store(true, Ordering::Relaxed);
         let clients = self.deadline.saturating_sub(self.relay_time + TIME_TO_KEEP);
-        self.front.stop(clients).await;
-        self.journal.flush().await;
+        let remains = match self.front {
+            Some(front) => Some(front.stop(clients).await),
+            None => None,
+        };
         self.stop.send_replace(true);
         let end = begin + self.deadline.saturating_sub(TIME_TO_KEEP / 2);
         for mut task in self.tasks {
@@ -334,72 +211,53 @@ impl Server {
                 Err(_) => task.abort(),
             }
         }
-        if let Some(sessions) = self.sessions
-            && let Err(error) = tokio::task::spawn_blocking(move || sessions.close()).await
-        {
-            tracing::error!(%error, "cannot wait for sessions to be kept");
+        if let Some(remains) = remains {
+            remains.close().await;
         }
-        self.journal.close().await;
         self.database.close().await;
     }
 }
 
-/// Opens the file of sessions and messages, if they are to outlive this process.
-async fn open_sessions(config: &Config) -> anyhow::Result<Option<(Arc<Sessions>, Left)>> {
-    let durability = match config.mqtt.durability {
-        Durability::Memory => return Ok(None),
-        Durability::Process => journal::Durability::Process,
-        Durability::Disk => journal::Durability::Disk,
-    };
-    let (path, interval) = (config.data.join("sessions.db"), config.mqtt.commit_interval);
-    let open = move || Sessions::open(&path, durability, interval);
-    Ok(Some(tokio::task::spawn_blocking(open).await??))
+/// What brings events to Redis, if there is one; nobody else has the name of this front there.
+async fn relay(config: &Config, journal: Option<Arc<Journal>>) -> anyhow::Result<Option<Relay>> {
+    if config.redis.url.is_empty() {
+        return Ok(None);
+    }
+    let mut relay = Relay::new(config.redis.clone())?;
+    if let Some(journal) = journal {
+        relay = relay.with_presence(config.lease.clone(), journal, config.events.extended);
+    }
+    relay.claim().await?;
+    Ok(Some(relay))
+}
+
+/// The events of the services that are here. Those of others in the same database are theirs to relay.
+fn logs(role: Role, database: &Database) -> Vec<Arc<dyn EventLog>> {
+    let streams = [
+        (Role::Users, Stream::Users),
+        (Role::Things, Stream::Things),
+        (Role::Bootstrap, Stream::Bootstrap),
+    ];
+    let here = streams.into_iter().filter(|(part, _)| role.has(*part));
+    here.filter_map(|(_, stream)| database.log(stream))
+        .collect()
+}
+
+fn readiness(stopping: &Arc<AtomicBool>, front: Option<&RunningFront>) -> Readiness {
+    let (stopping, front) = (Arc::clone(stopping), front.map(RunningFront::readiness));
+    Arc::new(move || {
+        let mut lacks: Vec<String> = Vec::new();
+        if stopping.load(Ordering::Relaxed) {
+            lacks.push("the server is stopping".to_owned());
+        }
+        if let Some(front) = &front {
+            lacks.extend(front().into_iter().map(ToOwned::to_owned));
+        }
+        lacks
+    })
 }
 
 async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| format!("cannot listen for {what} on {address}"))
-}
-
-/// The services with a REST interface of their own.
-#[derive(Clone, Copy)]
-enum Rest {
-    Users,
-    Things,
-    Bootstrap,
-}
-
-impl Rest {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Things => "things",
-            Self::Bootstrap => "bootstrap",
-        }
-    }
-
-    const fn key(self) -> &'static str {
-        match self {
-            Self::Users => "http.users",
-            Self::Things => "http.things",
-            Self::Bootstrap => "http.bootstrap",
-        }
-    }
-}
-
-async fn listen_for_rest(
-    config: &rollcall_http::Config,
-) -> anyhow::Result<Vec<(Rest, TcpListener)>> {
-    let mut listeners = Vec::new();
-    for (service, address) in [
-        (Rest::Users, config.users),
-        (Rest::Things, config.things),
-        (Rest::Bootstrap, config.bootstrap),
-    ] {
-        if let Some(address) = address {
-            let what = format!("{} over HTTP", service.name());
-            listeners.push((service, listen(address, &what).await?));
-        }
-    }
-    Ok(listeners)
 }

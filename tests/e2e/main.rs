@@ -35,6 +35,7 @@ mod remains;
 mod rest;
 mod retained;
 mod revocation;
+mod roles;
 mod roll;
 mod script;
 mod secrets;

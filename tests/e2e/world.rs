@@ -25,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs the program on port 0 everywhere, and stops it when dropped.
 pub(crate) struct World {
     folder: TempDir,
+    /// What is run: `up`, or a part.
+    role: &'static str,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
     files: Option<u32>,
@@ -76,6 +78,7 @@ impl World {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Self {
             folder: tempfile::tempdir().expect("a folder"),
+            role: "up",
             environment: environment.iter().map(own).collect(),
             flags: Vec::new(),
             files: None,
@@ -87,11 +90,19 @@ impl World {
         }
     }
 
+    /// A part that runs alone.
+    pub(crate) fn alone(role: &'static str, environment: &[(&str, &str)]) -> Self {
+        let mut world = Self::prepared(environment);
+        world.role = role;
+        world.run();
+        world
+    }
+
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Adds an argument behind `up`.
+    /// Adds an argument behind `up`, or the part.
     pub(crate) fn flag(&mut self, flag: &str) {
         self.flags.push(flag.to_owned());
     }
@@ -138,7 +149,7 @@ impl World {
             }
         };
         command
-            .arg("up")
+            .arg(self.role)
             .arg("--data")
             .arg(self.data())
             .args(&self.flags);

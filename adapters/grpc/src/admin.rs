@@ -8,16 +8,16 @@ use tonic::{Request, Response, Status};
 
 use crate::api::kick_request;
 use crate::status::parse;
-use crate::{Services, api};
+use crate::{Front, api};
 
 pub(crate) struct Server {
     reload: Arc<dyn Reload>,
 }
 
 impl Server {
-    pub(crate) fn new(services: &Services) -> Self {
+    pub(crate) fn new(front: &Front) -> Self {
         Self {
-            reload: Arc::clone(&services.reload),
+            reload: Arc::clone(&front.reload),
         }
     }
 }
@@ -45,10 +45,10 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    pub(crate) fn new(services: &Services) -> Self {
+    pub(crate) fn new(front: &Front) -> Self {
         Self {
-            roll: Arc::clone(&services.roll),
-            sessions: Arc::clone(&services.sessions),
+            roll: Arc::clone(&front.roll),
+            sessions: Arc::clone(&front.sessions),
         }
     }
 }

@@ -8,17 +8,15 @@ use tonic::{Request, Response, Status};
 
 use crate::policies::auth_service_server::AuthService;
 use crate::policies::{AuthorizeReq, AuthorizeRes, IdentifyReq, IdentifyRes};
-use crate::{Services, status};
+use crate::status;
 
 pub(crate) struct Auth {
     authority: Arc<dyn Authority>,
 }
 
 impl Auth {
-    pub(crate) fn new(services: &Services) -> Self {
-        Self {
-            authority: Arc::clone(&services.authority),
-        }
+    pub(crate) fn new(authority: Arc<dyn Authority>) -> Self {
+        Self { authority }
     }
 }
 

@@ -93,17 +93,24 @@ impl Config {
     }
 }
 
-/// What the services need.
+/// What is served. What this process does not have is left out, and no name of it is known.
 #[derive(Clone)]
 pub struct Services {
-    pub things: Arc<Things>,
-    pub authority: Arc<dyn Authority>,
-    /// Who calls, by the token of the call.
+    /// Who calls a service, by the token of the call.
     pub identities: Arc<dyn Identities>,
+    /// The same for what concerns this process: administrators may use it.
+    pub admins: Arc<dyn Identities>,
+    pub things: Option<Arc<Things>>,
+    pub front: Option<Front>,
+    pub logs: Vec<Arc<dyn EventLog>>,
+}
+
+/// The MQTT front.
+#[derive(Clone)]
+pub struct Front {
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
     pub reload: Arc<dyn Reload>,
-    pub logs: Vec<Arc<dyn EventLog>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +134,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let most = usize::try_from(config.max_request_size.as_u64()).unwrap_or(usize::MAX);
-    let identities = &services.identities;
+    let admins = services.admins;
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -143,23 +150,27 @@ pub async fn serve(
         .add_service(health_service.max_decoding_message_size(most))
         .add_service(reflection);
 
-    let auth = policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(&services));
-    served.add(auth.max_decoding_message_size(most)).await;
-    let things = api::things_server::ThingsServer::new(things::Service::new(&services));
-    served.add(things.max_decoding_message_size(most)).await;
-
-    let for_admins = Arc::clone(identities);
-    let presence = api::presence_server::PresenceServer::new(admin::Presence::new(&services));
-    let presence = presence.max_decoding_message_size(most);
-    served.add(ForAdmins::new(presence, for_admins)).await;
-    let for_admins = Arc::clone(identities);
-    let server = api::server_server::ServerServer::new(admin::Server::new(&services));
-    let server = server.max_decoding_message_size(most);
-    served.add(ForAdmins::new(server, for_admins)).await;
-    let for_admins = Arc::clone(identities);
-    let events = events::Service::new(services.logs.clone(), stop.clone());
+    if let Some(things) = services.things {
+        let authority = Arc::clone(&things) as Arc<dyn Authority>;
+        let auth =
+            policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(authority));
+        served.add(auth.max_decoding_message_size(most)).await;
+        let identities = Arc::clone(&services.identities);
+        let things = things::Service::new(things, identities);
+        let things = api::things_server::ThingsServer::new(things);
+        served.add(things.max_decoding_message_size(most)).await;
+    }
+    if let Some(front) = &services.front {
+        let presence = api::presence_server::PresenceServer::new(admin::Presence::new(front));
+        let presence = presence.max_decoding_message_size(most);
+        served.add(ForAdmins::new(presence, admins.clone())).await;
+        let server = api::server_server::ServerServer::new(admin::Server::new(front));
+        let server = server.max_decoding_message_size(most);
+        served.add(ForAdmins::new(server, admins.clone())).await;
+    }
+    let events = events::Service::new(services.logs, stop.clone());
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
-    served.add(ForAdmins::new(events, for_admins)).await;
+    served.add(ForAdmins::new(events, admins)).await;
 
     let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
     Server::builder()

@@ -10,9 +10,9 @@ use rollcall_domain::things::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::api;
 use crate::caller::caller;
 use crate::status::{self, metadata, parse, parse_all};
-use crate::{Services, api};
 
 pub(crate) struct Service {
     things: Arc<Things>,
@@ -20,11 +20,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(services: &Services) -> Self {
-        Self {
-            things: Arc::clone(&services.things),
-            identities: Arc::clone(&services.identities),
-        }
+    pub(crate) fn new(things: Arc<Things>, identities: Arc<dyn Identities>) -> Self {
+        Self { things, identities }
     }
 
     async fn owner<T>(&self, request: &Request<T>) -> Result<UserId, Status> {

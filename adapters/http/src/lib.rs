@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 pub use bootstrap::Service as Bootstrap;
 pub use openapi::About;
-pub use pages::{Pages, Readiness};
+pub use pages::{Front, Pages, Readiness};
 pub use things::Service as Things;
 pub use users::Service as Users;
 

@@ -26,29 +26,42 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 #[derive(Clone)]
 pub struct Pages {
     pub metrics: Metrics,
+    pub readiness: Readiness,
+    /// The front, if this process has one.
+    pub front: Option<Front>,
+}
+
+/// Who is here, and what can be done about it.
+#[derive(Clone)]
+pub struct Front {
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
     pub reload: Arc<dyn Reload>,
-    pub identities: Arc<dyn Identities>,
-    pub readiness: Readiness,
+    /// Of whom administrators may.
+    pub admins: Arc<dyn Identities>,
 }
 
-impl HasIdentities for Pages {
+impl HasIdentities for Front {
     fn identities(&self) -> &Arc<dyn Identities> {
-        &self.identities
+        &self.admins
     }
 }
 
 pub(crate) fn router(pages: Pages) -> Router {
+    let front = pages.front.clone().map(|front| {
+        Router::new()
+            .route("/presence", get(presence))
+            .route("/reload", post(reload))
+            .route("/sessions/{id}", delete(kick_session))
+            .route("/things/{id}/sessions", delete(kick_thing))
+            .with_state(front)
+    });
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/presence", get(presence))
-        .route("/reload", post(reload))
-        .route("/sessions/{id}", delete(kick_session))
-        .route("/things/{id}/sessions", delete(kick_thing))
         .with_state(pages)
+        .merge(front.unwrap_or_default())
 }
 
 async fn ready(Shared(state): Shared<Pages>) -> Response {
@@ -117,7 +130,7 @@ impl From<&Online> for Session {
 }
 
 async fn presence(
-    Shared(state): Shared<Pages>,
+    Shared(state): Shared<Front>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let page = match page {
@@ -155,7 +168,7 @@ struct Manner {
 type MannerOr = Result<Query<Manner>, axum::extract::rejection::QueryRejection>;
 
 /// Reads certificates again from their files; what cannot be used stays as it was.
-async fn reload(Shared(state): Shared<Pages>, _: Admin) -> Response {
+async fn reload(Shared(state): Shared<Front>, _: Admin) -> Response {
     let reload = Arc::clone(&state.reload);
     let reloaded = tokio::task::spawn_blocking(move || reload.reload()).await;
     let Reloaded { done, failed } = reloaded.unwrap_or_default();
@@ -168,7 +181,7 @@ async fn reload(Shared(state): Shared<Pages>, _: Admin) -> Response {
 }
 
 async fn kick_session(
-    Shared(state): Shared<Pages>,
+    Shared(state): Shared<Front>,
     _: Admin,
     Path(id): Path<String>,
     manner: MannerOr,
@@ -177,7 +190,7 @@ async fn kick_session(
 }
 
 async fn kick_thing(
-    Shared(state): Shared<Pages>,
+    Shared(state): Shared<Front>,
     _: Admin,
     Path(id): Path<String>,
     manner: MannerOr,
@@ -186,7 +199,7 @@ async fn kick_thing(
 }
 
 async fn kick(
-    state: &Pages,
+    state: &Front,
     whom: Whom,
     manner: MannerOr,
 ) -> Result<Json<serde_json::Value>, Problem> {

@@ -27,30 +27,35 @@ const TEND: Duration = Duration::from_secs(1);
 pub struct Relay {
     client: Client,
     config: Config,
-    presences: Presences,
-    keeper: Keeper,
+    presence: Option<(Presences, Keeper)>,
 }
 
 impl Relay {
-    /// A relay of `presence`, whose events are `extended` or not.
+    /// A relay of the logs of services.
     ///
     /// # Errors
     /// The address of Redis makes no sense. Whether Redis is there is not asked.
-    pub fn new(
-        config: Config,
-        lease: lease::Config,
-        presence: Arc<dyn Journal>,
-        extended: bool,
-    ) -> Result<Self, BadUrl> {
-        let client = client(&config.url)?;
-        let journal = Arc::clone(&presence);
-        let keeper = Keeper::new(client.clone(), config.clone(), lease, journal, extended);
+    pub fn new(config: Config) -> Result<Self, BadUrl> {
         Ok(Self {
-            presences: Presences::new(config.clone(), presence, extended, &keeper),
-            keeper,
-            client,
+            client: client(&config.url)?,
             config,
+            presence: None,
         })
+    }
+
+    /// Relays `journal`, too, whose events are `extended` or not.
+    #[must_use]
+    pub fn with_presence(
+        mut self,
+        lease: lease::Config,
+        journal: Arc<dyn Journal>,
+        extended: bool,
+    ) -> Self {
+        let (client, config) = (self.client.clone(), self.config.clone());
+        let keeper = Keeper::new(client, config, lease, Arc::clone(&journal), extended);
+        let presences = Presences::new(self.config.clone(), journal, extended, &keeper);
+        self.presence = Some((presences, keeper));
+        self
     }
 
     /// Makes sure that no other instance of this name is alive, as far as Redis is there to be asked.
@@ -58,7 +63,10 @@ impl Relay {
     /// # Errors
     /// One is.
     pub async fn claim(&self) -> Result<(), Refused> {
-        self.keeper.claim().await
+        match &self.presence {
+            Some((_, keeper)) => keeper.claim().await,
+            None => Ok(()),
+        }
     }
 
     /// Relays presence and `logs` until `stop` is true and what they hold has been relayed, or `drain_timeout`
@@ -74,13 +82,24 @@ impl Relay {
         let Self {
             client,
             config,
-            presences,
-            keeper,
+            presence,
         } = self;
-        let (done, is_done) = watch::channel(false);
-        let keeping = keeper.run(is_done);
+        let (done, mut is_done) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Loop::new(client.clone(), config.clone(), presences).run(stop.clone()));
+        let mut keeper = None;
+        if let Some((presences, keeps)) = presence {
+            tasks.spawn(Loop::new(client.clone(), config.clone(), presences).run(stop.clone()));
+            keeper = Some(keeps);
+        }
+        let keeping = async move {
+            match keeper {
+                Some(keeper) => keeper.run(is_done).await,
+                None => {
+                    let _ = is_done.wait_for(|done| *done).await;
+                    Ok(())
+                }
+            }
+        };
         for log in logs {
             let services = Services::new(&config, log);
             tasks.spawn(Loop::new(client.clone(), config.clone(), services).run(stop.clone()));

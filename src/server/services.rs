@@ -1,0 +1,104 @@
+//! The services of this process, and what stands for those that are elsewhere.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rollcall_domain::access::{Authority, Revocations};
+use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
+use rollcall_domain::identity::{Secret, UserId};
+use rollcall_domain::refusal::Refusal;
+use rollcall_domain::things::{ThingStore, Things};
+use rollcall_domain::users::{UserStore, Users};
+use rollcall_domain::vault::KeyKeeper;
+use rollcall_grpc::authority::RemoteAuthority;
+use rollcall_storage::database::Database;
+
+use super::Role;
+use crate::config::{Config, ShowKeys};
+use crate::secrets::Secrets;
+
+pub(super) struct Services {
+    /// Who calls a service.
+    pub(super) identities: Arc<dyn Identities>,
+    /// Who calls what concerns this process alone.
+    pub(super) admins: Arc<dyn Identities>,
+    pub(super) things: Option<Arc<Things>>,
+    pub(super) admin: Option<UserId>,
+    /// The administrator's password, the one time it is known.
+    pub(super) first_password: Option<Secret>,
+}
+
+impl Services {
+    pub(super) async fn open(
+        config: &Config,
+        role: Role,
+        secrets: &Secrets,
+        database: &Database,
+        revocations: Arc<dyn Revocations>,
+    ) -> anyhow::Result<Self> {
+        let token = secrets.admin_token()?;
+        let (mut admin, mut first_password) = (None, None);
+        let identities: Arc<dyn Identities> = if role.has(Role::Users) {
+            let users = Users::new(Arc::new(database.clone()) as Arc<dyn UserStore>);
+            let password = Secret::generate();
+            let made = users.ensure_admin(&config.admin.identity, &password);
+            let (id, first) = made.await?;
+            admin = Some(id);
+            first_password = first.then_some(password);
+            Arc::new(OwnersToken::new(token.clone(), id, Arc::new(NobodyElse)))
+        } else {
+            Arc::new(NobodyElse)
+        };
+        // Here it is only asked whether somebody is an administrator, not which one.
+        let owner = admin.unwrap_or_else(UserId::generate);
+        let admins = Arc::new(OwnersToken::new(token, owner, Arc::clone(&identities)));
+        let things = match role.has(Role::Things) {
+            true => Some(things(config, secrets, database, revocations)?),
+            false => None,
+        };
+        Ok(Self {
+            identities,
+            admins,
+            things,
+            admin,
+            first_password,
+        })
+    }
+
+    /// The things service that the front asks.
+    pub(super) fn authority(&self, config: &Config) -> anyhow::Result<Arc<dyn Authority>> {
+        match (&self.things, config.things.authority.as_str()) {
+            (Some(things), "") => Ok(Arc::clone(things) as Arc<dyn Authority>),
+            (_, url) => Ok(Arc::new(RemoteAuthority::new(url, config.things.timeout)?)),
+        }
+    }
+}
+
+fn things(
+    config: &Config,
+    secrets: &Secrets,
+    database: &Database,
+    revocations: Arc<dyn Revocations>,
+) -> anyhow::Result<Arc<Things>> {
+    let vault = match config.things.show_keys {
+        ShowKeys::Always => Some(secrets.vault()?),
+        ShowKeys::Once => None,
+    };
+    let keys = KeyKeeper::new(secrets.key_hasher()?, vault);
+    let store = Arc::new(database.clone()) as Arc<dyn ThingStore>;
+    Ok(Arc::new(Things::new(store, revocations, keys)))
+}
+
+/// Of whom no token is known.
+struct NobodyElse;
+
+#[async_trait]
+impl Identities for NobodyElse {
+    async fn caller(&self, _: &Secret) -> Result<Caller, Refusal> {
+        Err(Refusal::Unauthenticated)
+    }
+
+    async fn authorize(&self, _: Question<'_>) -> Result<(), Refusal> {
+        Err(Refusal::Unauthenticated)
+    }
+}
