@@ -161,6 +161,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     let problems = [
         config.storage.problem(),
+        config.redis.problem(),
         config.mqtt.problem(),
         config.grpc.problem(),
         config.http.problem(),
@@ -300,6 +301,11 @@ mod tests {
                 "storage.statement_timeout",
             ),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
+            (
+                "ROLLCALL_REDIS__MAX_STREAM_AGE",
+                "1ms",
+                "redis.max_stream_age",
+            ),
             ("ROLLCALL_LEASE__TTL", "100ms", "lease.ttl"),
             ("ROLLCALL_LEASE__TTL", "2h", "lease.ttl"),
         ] {

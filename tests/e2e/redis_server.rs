@@ -1,6 +1,7 @@
 //! A real Redis of a test's own.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::world::{Event, kill, wait_for};
 /// On a unix socket in a temporary folder; everything is kept through restarts.
 pub(crate) struct RedisServer {
     folder: TempDir,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -21,8 +23,17 @@ impl RedisServer {
     pub(crate) fn prepared() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
+            arguments: Vec::new(),
             process: None,
         }
+    }
+
+    /// One that is told more: these arguments overrule the usual ones.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let mut server = Self::prepared();
+        server.arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        server.run();
+        server
     }
 
     pub(crate) fn start() -> Self {
@@ -37,6 +48,7 @@ impl RedisServer {
             .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
             .arg(folder)
+            .args(&self.arguments)
             .current_dir(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -157,6 +169,12 @@ fn flatten(value: &redis::Value, content: &mut Vec<u8>) {
         redis::Value::Int(_) | redis::Value::Nil | redis::Value::Okay => {}
         other => panic!("say how to read {other:?}"),
     }
+}
+
+/// A port that nobody listens on now: a server that others are to find cannot be given any.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 impl Drop for RedisServer {

@@ -162,3 +162,38 @@ fn a_stop_waits_for_the_relay() {
     assert_eq!(redis.len(STREAM), 100);
     drop(clients);
 }
+
+#[test]
+fn old_entries_are_dropped_by_number_and_by_age_and_the_roll_stays() {
+    for (limit, value) in [("LENGTH", "8"), ("AGE", "1s")] {
+        let redis = RedisServer::start();
+        // Redis drops whole nodes.
+        redis.command::<String>(&["CONFIG", "SET", "stream-node-max-entries", "4"]);
+        let mut world = World::prepared(&[
+            ("ROLLCALL_EVENTS__EXTENDED", "true"),
+            ("ROLLCALL_REDIS__URL", &redis.url()),
+        ]);
+        world.set(&format!("ROLLCALL_REDIS__MAX_STREAM_{limit}"), value);
+        world.run();
+        let thing = world.thing("lamp");
+        let client = |n: usize| world.client(Hello::of(&thing, &n.to_string()));
+        let clients: Vec<_> = (0..50).map(client).collect();
+        wait_for("the roll", || {
+            (redis.roll("front-1").len() == 50).then_some(())
+        });
+        wait_for("entries to be dropped", || {
+            (redis.len(STREAM) < 16).then_some(())
+        });
+        let url = redis.url();
+        let report = world.json(&["check-presence", "--redis", &url]);
+        assert_eq!(
+            (&report["partial"], &report["breaches"]),
+            (&true.into(), &0.into()),
+            "{report:#}"
+        );
+        drop(clients);
+        wait_for("the roll", || {
+            redis.roll("front-1").is_empty().then_some(())
+        });
+    }
+}

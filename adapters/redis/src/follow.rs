@@ -59,7 +59,7 @@ impl Follower {
         trusted: bool,
         recheck_timeout: Duration,
     ) -> Result<Self, BadUrl> {
-        crate::client(&config.url)?;
+        crate::connect::Client::open(&config.url)?;
         describe_counter!(
             "rollcall_follow_events_total",
             "Events read from the things stream, by whether they revoke something"

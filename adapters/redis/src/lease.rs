@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, RedisError};
+use redis::{Cmd, RedisError};
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::Journal;
 use serde::Deserialize;
@@ -22,9 +22,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use crate::connect::Client;
 use crate::roll::{Keys, Row};
 use crate::script::Script;
-use crate::{Config as Redis, connect, jittered};
+use crate::{Config as Redis, jittered};
 
 static ACQUIRE: Script = Script::new(include_str!("acquire.lua"));
 static RENEW: Script = Script::new(include_str!("renew.lua"));
@@ -207,7 +208,11 @@ impl Keeper {
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let timeout = Some(self.redis.response_timeout.min(self.config.ttl));
-        let mut redis = connect(&self.client, self.redis.connect_timeout, timeout).await?;
+        let connect = self.redis.connect_timeout;
+        let mut redis = self
+            .client
+            .connect(&self.keys.stream, connect, timeout)
+            .await?;
         for script in [&ACQUIRE, &RENEW, &CLOSE] {
             script.load(&mut redis).await?;
         }

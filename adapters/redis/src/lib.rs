@@ -1,21 +1,23 @@
 //! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there
 //! ([`stream`]); what is revoked elsewhere is heard from there ([`follow`]).
 
+mod address;
 mod announce;
+mod connect;
 pub mod follow;
 pub mod lease;
 pub mod relay;
 pub mod repair;
+mod replicas;
 pub mod roll;
 mod script;
 pub mod stream;
 
-use std::fmt;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
 use serde::Deserialize;
+
+pub use address::{BadUrl, Url};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +32,14 @@ pub struct Config {
     pub pipeline: usize,
     /// Entries after which Redis may drop the oldest of a stream; 0 keeps all.
     pub max_stream_length: u64,
+    /// The age at which Redis may drop entries of a stream; zero keeps all.
+    #[serde(with = "humantime_serde")]
+    pub max_stream_age: Duration,
+    /// How many replicas have to have an event before the journal may forget it.
+    pub wait_replicas: u32,
+    /// How long a batch waits for them before the next one goes out.
+    #[serde(with = "humantime_serde")]
+    pub wait_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     #[serde(with = "humantime_serde")]
@@ -44,93 +54,26 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
-/// The address of a Redis: `redis://[user][:password]@host[:port][/database]` or `redis+unix:///path`.
-/// It may hold a password, so it does not print as it is.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Url(String);
-
-impl Url {
+impl Config {
+    /// What makes no sense: the key, and how it should be.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Without what comes before the `@`.
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => write!(f, "{scheme}://***@{host}"),
-            _ => f.write_str(&self.0),
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let (age, wait) = (self.max_stream_age, self.wait_timeout);
+        if !age.is_zero() && age < Duration::from_secs(1) {
+            return Some(("redis.max_stream_age", "0s, or at least 1s"));
         }
+        if self.wait_replicas > 0 && (wait.is_zero() || wait >= self.response_timeout) {
+            return Some((
+                "redis.wait_timeout",
+                "longer than 0s and shorter than redis.response_timeout",
+            ));
+        }
+        None
     }
-}
-
-/// The address makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{url} is no Redis address: write redis://host:6379 or redis+unix:///path/to/socket")]
-pub struct BadUrl {
-    url: Url,
-    #[source]
-    source: RedisError,
-}
-
-fn client(url: &Url) -> Result<Client, BadUrl> {
-    Client::open(url.0.as_str()).map_err(|source| BadUrl {
-        url: url.clone(),
-        source,
-    })
-}
-
-/// A connection of its own; it does not reconnect by itself, since what was sent may or may not have arrived.
-async fn connect(
-    client: &Client,
-    connect_timeout: Duration,
-    response_timeout: Option<Duration>,
-) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(connect_timeout))
-        .set_response_timeout(response_timeout);
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
 }
 
 /// Between a half and the whole of `pause`, so that many instances do not come back at once.
 fn jittered(pause: Duration) -> Duration {
     let part = uuid::Uuid::new_v4().as_bytes()[0];
     pause / 2 + pause.mul_f64(f64::from(part) / 512.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_does_not_show_its_password() {
-        for (url, shown) in [
-            ("redis://:s3cret@db:6379/1", "redis://***@db:6379/1"),
-            ("redis://me:p@ss@db", "redis://***@db"),
-            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
-            (
-                "redis+unix:///run/redis.sock",
-                "redis+unix:///run/redis.sock",
-            ),
-        ] {
-            assert_eq!(Url::new(url).to_string(), shown);
-            assert_eq!(format!("{:?}", Url::new(url)), shown);
-        }
-    }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisError};
 use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::Journal;
 use tokio::sync::watch;
@@ -16,9 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::announce::Presences;
+use crate::connect::Client;
 use crate::lease::{self, Keeper, Refused};
+use crate::replicas::Replicas;
 use crate::script::Services;
-use crate::{BadUrl, Config, client, connect, jittered};
+use crate::{BadUrl, Config, jittered};
 
 /// How often a relay with nothing to do looks whether Redis has kept what it got.
 const TEND: Duration = Duration::from_secs(1);
@@ -37,7 +39,7 @@ impl Relay {
     /// The address of Redis makes no sense. Whether Redis is there is not asked.
     pub fn new(config: Config) -> Result<Self, BadUrl> {
         Ok(Self {
-            client: client(&config.url)?,
+            client: Client::open(&config.url)?,
             config,
             presence: None,
         })
@@ -191,6 +193,11 @@ struct Loop<P> {
     client: Client,
     config: Config,
     passage: P,
+    /// The full name of the stream.
+    stream: String,
+    replicas: Replicas,
+    /// When entries were looked for that are too old; never, or not all are dropped yet.
+    trimmed: Option<Instant>,
     metrics: Metrics,
 }
 
@@ -198,6 +205,7 @@ struct Metrics {
     stream: &'static str,
     relayed: Counter,
     missing: Counter,
+    unconfirmed: Gauge,
     lag: Gauge,
     up: Gauge,
 }
@@ -206,15 +214,20 @@ impl<P: Passage> Loop<P> {
     fn new(client: Client, config: Config, passage: P) -> Self {
         let stream = passage.log().stream().as_str();
         describe();
+        let name = format!("{}.{stream}", config.prefix);
         let metrics = Metrics {
             stream,
             relayed: counter!("rollcall_relay_events_total", "stream" => stream),
             missing: counter!("rollcall_relay_events_missing_total", "stream" => stream),
+            unconfirmed: gauge!("rollcall_relay_unconfirmed_events", "stream" => stream),
             lag: gauge!("rollcall_relay_lag_events", "stream" => stream),
             up: gauge!("rollcall_relay_up", "stream" => stream),
         };
         Self {
             client,
+            replicas: Replicas::new(&config, name.clone()),
+            stream: name,
+            trimmed: None,
             config,
             passage,
             metrics,
@@ -276,17 +289,17 @@ impl<P: Passage> Loop<P> {
         stop: &mut watch::Receiver<bool>,
         down: &mut bool,
     ) -> Result<(), Trouble> {
-        let Self {
-            config,
-            passage,
-            metrics,
-            ..
-        } = self;
-        let stream = metrics.stream;
-        let timeout = Some(config.response_timeout);
-        let mut redis = connect(&self.client, config.connect_timeout, timeout).await?;
-        let mut position = passage.open(&mut redis).await?;
+        let stream = self.metrics.stream;
+        let (connect, timeout) = (self.config.connect_timeout, self.config.response_timeout);
+        let connection = self.client.connect(&self.stream, connect, Some(timeout));
+        let mut redis = connection.await?;
+        let mut position = self.passage.open(&mut redis).await?;
+        self.replicas.open(&mut redis).await?;
         loop {
+            self.trim(&mut redis).await?;
+            let Self {
+                passage, metrics, ..
+            } = self;
             let lag = passage.log().last().saturating_sub(position);
             metrics.lag.set(lag as f64);
             let Some(carried) = passage.carry(&mut redis, position).await? else {
@@ -304,6 +317,7 @@ impl<P: Passage> Loop<P> {
                 };
                 if idle {
                     passage.tend(&mut redis, position).await?;
+                    self.confirm(&mut redis, position).await?;
                 }
                 continue;
             };
@@ -322,7 +336,7 @@ impl<P: Passage> Loop<P> {
                 );
             }
             metrics.relayed.increment(carried.appended);
-            passage.log().set_relayed(reached).await?;
+            self.confirm(&mut redis, reached).await?;
             if let Some(failure) = carried.failure {
                 return Err(Trouble::Refused(failure));
             }
@@ -331,6 +345,41 @@ impl<P: Passage> Loop<P> {
             }
             position = reached;
         }
+    }
+}
+
+impl<P: Passage> Loop<P> {
+    /// Says to the log how far it is relayed: as far as replicas have it, if they are to.
+    async fn confirm(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        reached: u64,
+    ) -> Result<(), Trouble> {
+        let log = self.passage.log();
+        if log.relayed() != reached && self.replicas.have_all(redis).await? {
+            log.set_relayed(reached).await?;
+        }
+        let unconfirmed = reached.saturating_sub(log.relayed());
+        self.metrics.unconfirmed.set(unconfirmed as f64);
+        Ok(())
+    }
+
+    /// Drops entries that are too old, by the clock of Redis, now and then and some at a time.
+    async fn trim(&mut self, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
+        let age = self.config.max_stream_age;
+        let pause = (age / 100).clamp(Duration::from_secs(1), Duration::from_secs(60));
+        let is_early = self.trimmed.is_some_and(|at| at.elapsed() < pause);
+        if age.is_zero() || is_early {
+            return Ok(());
+        }
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(redis).await?;
+        let oldest = Duration::from_secs(seconds).saturating_sub(age).as_millis() as u64;
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(&self.stream).arg("MINID").arg("~").arg(oldest);
+        let dropped: u64 = trim.query_async(redis).await?;
+        // Redis does not drop very many at once.
+        self.trimmed = (dropped == 0).then(Instant::now);
+        Ok(())
     }
 }
 
@@ -343,6 +392,10 @@ fn describe() {
     describe_counter!(
         "rollcall_relay_failures_total",
         "Failures of the relay, by kind"
+    );
+    describe_gauge!(
+        "rollcall_relay_unconfirmed_events",
+        "Events in a stream that too few replicas have: redis.wait_replicas"
     );
     describe_gauge!(
         "rollcall_relay_lag_events",

@@ -9,10 +9,11 @@ use redis::Cmd;
 use redis::aio::MultiplexedConnection;
 use rollcall_domain::event::Fields;
 
+use crate::Url;
+use crate::connect::Client;
 use crate::roll::{Keys, Row, View, ViewError, view};
 use crate::script::Script;
 use crate::stream::{Reader, place};
-use crate::{Url, client, connect};
 
 static REPAIR: Script = Script::new(include_str!("repair.lua"));
 
@@ -87,7 +88,9 @@ impl Sum {
     fn part(&self, instance: &str, view: &View) -> Vec<(String, Row)> {
         let before = view.parts.iter().filter(|part| part.instance == instance);
         let before = before.flat_map(|part| &part.rows).filter(|(session, row)| {
-            let began_before = row.since.parse::<u64>().is_ok_and(|at| at < self.first_at);
+            // Of a stream that has lost everything, all began before.
+            let began_before =
+                self.first_at == 0 || row.since.parse::<u64>().is_ok_and(|at| at < self.first_at);
             view.is_partial && began_before && !self.earlier.contains(session)
         });
         let sessions = self.sessions.iter();
@@ -122,9 +125,9 @@ pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
             sum.add(&entry.id, &entry.fields);
         }
     }
-    let client = client(url)?;
+    let client = Client::open(url)?;
     let timeout = crate::roll::TIMEOUT;
-    let connection = connect(&client, timeout, Some(timeout)).await;
+    let connection = client.connect(&keys.stream, timeout, Some(timeout)).await;
     let mut redis = connection.map_err(failed)?;
     REPAIR.load(&mut redis).await.map_err(failed)?;
     let mut repaired = Repaired::default();

@@ -12,7 +12,8 @@ use rollcall_domain::presence::{Farewell, Session};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{BadUrl, Url, client, connect};
+use crate::connect::Client;
+use crate::{BadUrl, Url};
 
 /// A large roll takes Redis some time.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -159,10 +160,10 @@ pub enum ViewError {
 /// # Errors
 /// The address makes no sense, Redis does not answer, or has no such stream.
 pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
-    let client = client(url)?;
+    let client = Client::open(url)?;
     let keys = Keys::new(prefix);
     let failed = |error| ViewError::Redis(url.clone(), error);
-    let connection = connect(&client, TIMEOUT, Some(TIMEOUT)).await;
+    let connection = client.connect(&keys.stream, TIMEOUT, Some(TIMEOUT)).await;
     let mut redis = connection.map_err(failed)?;
     let mut info = redis::cmd("XINFO");
     info.arg("STREAM").arg(&keys.stream);

@@ -48,6 +48,8 @@ pub(crate) struct Target {
     /// Producers and how far each has come. In one slot with the stream, whatever its name.
     pub(crate) producers: String,
     pub(crate) producer: String,
+    /// What Redis has is relayed only when replicas have it too.
+    waits: bool,
 }
 
 impl Target {
@@ -58,6 +60,7 @@ impl Target {
             stream,
             producers,
             producer: log.producer().to_string(),
+            waits: config.wait_replicas > 0,
         }
     }
 
@@ -121,7 +124,9 @@ impl Target {
                 "redis has lost events; they are sent again"
             );
         }
-        log.set_relayed(known).await?;
+        if known < relayed || !self.waits {
+            log.set_relayed(known).await?;
+        }
         Ok(known)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisError};
 use rollcall_domain::event::Fields;
 
-use crate::{BadUrl, Url, client, connect};
+use crate::connect::Client;
+use crate::{BadUrl, Url};
 
 /// Entries of one reply.
 const PAGE: usize = 500;
@@ -47,7 +48,7 @@ impl Reader {
             since => format!("{}-{}", since - 1, u64::MAX),
         };
         Ok(Self {
-            client: client(url)?,
+            client: Client::open(url)?,
             connection: None,
             stream,
             last,
@@ -60,7 +61,7 @@ impl Reader {
     /// The address makes no sense.
     pub fn after(url: &Url, stream: String, id: String) -> Result<Self, BadUrl> {
         Ok(Self {
-            client: client(url)?,
+            client: Client::open(url)?,
             connection: None,
             stream,
             last: id,
@@ -105,7 +106,10 @@ impl Reader {
         type Entries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.client, TIMEOUT, Some(TIMEOUT + BLOCK)).await?,
+            None => {
+                let times = (TIMEOUT, Some(TIMEOUT + BLOCK));
+                self.client.connect(&self.stream, times.0, times.1).await?
+            }
         };
         let reply: Option<Vec<(String, Entries)>> = read.query_async(&mut connection).await?;
         self.connection = Some(connection);

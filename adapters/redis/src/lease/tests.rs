@@ -103,6 +103,9 @@ impl Server {
             batch: 256,
             pipeline: 4,
             max_stream_length: 0,
+            max_stream_age: Duration::ZERO,
+            wait_replicas: 0,
+            wait_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(10),
             retry_min: Duration::from_millis(100),
@@ -126,7 +129,7 @@ async fn however_many_survivors_race_each_session_is_closed_once_and_in_order() 
     let redis = server.redis();
     let keepers: Vec<Arc<Keeper>> = (0..8)
         .map(|n| {
-            let client = crate::client(&redis.url).expect("an address");
+            let client = crate::connect::Client::open(&redis.url).expect("an address");
             // Steps end soon, so that others get in between.
             let config = Config {
                 ttl: Duration::from_millis(500),
