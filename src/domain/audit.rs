@@ -169,7 +169,8 @@ impl Audit {
                         *count -= 1;
                         true
                     }
-                    _ => self.partial && it.since < self.first_at,
+                    // Of a stream that has lost everything, all began before.
+                    _ => self.partial && (self.entries == 0 || it.since < self.first_at),
                 },
             };
             if !known {
@@ -409,6 +410,26 @@ mod tests {
             audit.entry(&format!("{n}-0"), fields.into_iter());
         }
         audit
+    }
+
+    #[test]
+    fn who_began_before_what_is_left_of_a_stream_may_be_on_the_roll() {
+        let listed = [Listed {
+            session: "a".to_owned(),
+            thing: "t".to_owned(),
+            instance: "i".to_owned(),
+            since: 5,
+        }];
+        for (partial, events, broken) in [
+            (true, "", 0),
+            (false, "", 1),
+            (true, "+b@i,6 -b@i,7", 0),
+            (true, "+b@i,4 -b@i,7", 1),
+        ] {
+            let mut audit = audit(partial, events);
+            audit.roll(&listed);
+            assert_eq!(audit.broken(Promise::Roll), broken, "{partial} {events}");
+        }
     }
 
     #[test]
