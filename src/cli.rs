@@ -6,6 +6,7 @@ mod output;
 mod presence;
 mod provisioning;
 mod reload;
+mod replay;
 mod serve;
 mod watch;
 
@@ -68,6 +69,8 @@ enum Command {
     Kick(presence::Kick),
     /// Read the certificates of the server again
     Reload(reload::Reload),
+    /// Add up what the streams say of users, things and configurations, and compare it with the database
+    Replay(replay::Replay),
 }
 
 /// Does what `arguments` say.
@@ -107,6 +110,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,
+        Command::Replay(replay) => replay.run(session.config, output).await,
         Command::CheckPresence(check) => check.run(session.config, output).await,
         Command::Kick(kick) => kick.run(&session.connect().await?, output).await,
     }

@@ -35,6 +35,7 @@ mod redis_guarded;
 mod redis_server;
 mod relay;
 mod remains;
+mod replay;
 mod rest;
 mod retained;
 mod revocation;

@@ -291,6 +291,12 @@ impl World {
         self.run();
     }
 
+    /// Runs the program without a server.
+    pub(crate) fn program(arguments: &[&str]) -> Output {
+        let output = Command::new(PROGRAM).args(arguments).output();
+        output.expect("the program runs")
+    }
+
     /// Runs a command of the command line.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the program runs")
@@ -486,13 +492,18 @@ pub(crate) fn kill(signal: &str, pid: u32) {
 }
 
 /// Asks until there is an answer.
-pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    try_for(ask).unwrap_or_else(|| panic!("waited too long for {what}"))
+}
+
+/// Asks until there is an answer, or no patience is left.
+pub(crate) fn try_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= end {
             return answer;
         }
-        assert!(Instant::now() < end, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -142,41 +142,6 @@ const ACTIONS: [&str; 10] = [
     "m_write", "m_read",
 ];
 
-/// Formats that a field may have, each in a sentence.
-pub(crate) const FORMATS: [(&str, &str); 19] = [
-    ("uuid", "a lower-case, hyphenated UUID"),
-    ("text", "any text but none"),
-    ("any", "any text, or none"),
-    ("number", "decimal"),
-    ("nanoseconds", "since the Unix epoch, decimal"),
-    ("seconds", "since the Unix epoch, decimal"),
-    (
-        "time",
-        "RFC 3339 in UTC, at most microseconds, no trailing zeros: 2023-08-29T12:17:50.57866Z",
-    ),
-    ("status", "enabled or disabled"),
-    ("filter", "enabled, disabled or all"),
-    ("state", "0 inactive, 1 active"),
-    ("bool", "0 or 1"),
-    (
-        "action",
-        "g_add, g_delete, g_update, g_list, c_delete, c_update, c_list, c_share, m_write or m_read",
-    ),
-    ("actions", "of these, as [a,b]"),
-    ("entity", "thing, client or group"),
-    (
-        "json",
-        "a compact JSON object with sorted keys; <, > and & as \\u003c, \\u003e and \\u0026",
-    ),
-    ("[a,b]", "texts in brackets, without spaces and unescaped"),
-    ("[a, b]", "UUIDs in brackets, with spaces"),
-    ("a, b", "UUIDs without brackets, with spaces"),
-    (
-        "key",
-        "sha256: and 64 hexadecimal digits; a private key in PEM with events.private_keys",
-    ),
-];
-
 /// Whether a value has this format.
 fn is(value: &str, format: &str) -> bool {
     let digits = |value: &str| !value.is_empty() && value.bytes().all(|it| it.is_ascii_digit());

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use golden::{Event, FORMATS, Golden};
+use golden::{Event, Golden};
 
 /// The chapters of the documented events, and the operation that each has an example of.
 const CHAPTERS: [(&str, &str, &str); 57] = [
@@ -221,6 +221,41 @@ fn a_golden_finds_what_is_wrong_with_an_event() {
         assert_eq!(problems.len(), 1, "{operation} {field}: {problems:?}");
     }
 }
+
+/// Formats that a field may have, each in a sentence.
+const FORMATS: [(&str, &str); 19] = [
+    ("uuid", "a lower-case, hyphenated UUID"),
+    ("text", "any text but none"),
+    ("any", "any text, or none"),
+    ("number", "decimal"),
+    ("nanoseconds", "since the Unix epoch, decimal"),
+    ("seconds", "since the Unix epoch, decimal"),
+    (
+        "time",
+        "RFC 3339 in UTC, at most microseconds, no trailing zeros: 2023-08-29T12:17:50.57866Z",
+    ),
+    ("status", "enabled or disabled"),
+    ("filter", "enabled, disabled or all"),
+    ("state", "0 inactive, 1 active"),
+    ("bool", "0 or 1"),
+    (
+        "action",
+        "g_add, g_delete, g_update, g_list, c_delete, c_update, c_list, c_share, m_write or m_read",
+    ),
+    ("actions", "of these, as [a,b]"),
+    ("entity", "thing, client or group"),
+    (
+        "json",
+        "a compact JSON object with sorted keys; <, > and & as \\u003c, \\u003e and \\u0026",
+    ),
+    ("[a,b]", "texts in brackets, without spaces and unescaped"),
+    ("[a, b]", "UUIDs in brackets, with spaces"),
+    ("a, b", "UUIDs without brackets, with spaces"),
+    (
+        "key",
+        "sha256: and 64 hexadecimal digits; a private key in PEM with events.private_keys",
+    ),
+];
 
 const HEAD: &str = "\
 # Events

@@ -1,9 +1,10 @@
 //! Reads events where everybody else does: in the stream.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::RedisError;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
 use rollcall_domain::event::Fields;
 
 use crate::connect::Client;
@@ -74,6 +75,23 @@ impl Reader {
         &self.last
     }
 
+    /// Whether entries of the stream were deleted, or may have been: Redis before 7 does not tell. No if there
+    /// is no stream.
+    ///
+    /// # Errors
+    /// As of [`Reader::next`].
+    pub async fn has_lost_entries(&mut self) -> Result<bool, RedisError> {
+        let mut connection = self.take_connection().await?;
+        let mut info = redis::cmd("XINFO");
+        info.arg("STREAM").arg(&self.stream);
+        let info: Result<HashMap<String, Value>, _> = info.query_async(&mut connection).await;
+        self.connection = Some(connection);
+        match info {
+            Err(error) if error.to_string().contains("no such key") => Ok(false),
+            info => info.map(|info| info.get("entries-added") != info.get("length")),
+        }
+    }
+
     /// The next entries; none if there are no more now.
     ///
     /// # Errors
@@ -102,15 +120,19 @@ impl Reader {
         self.query(read).await
     }
 
-    async fn query(&mut self, read: redis::Cmd) -> Result<Vec<StreamEntry>, RedisError> {
-        type Entries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
+    async fn take_connection(&mut self) -> Result<MultiplexedConnection, RedisError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
             None => {
                 let times = (TIMEOUT, Some(TIMEOUT + BLOCK));
-                self.client.connect(&self.stream, times.0, times.1).await?
+                self.client.connect(&self.stream, times.0, times.1).await
             }
-        };
+        }
+    }
+
+    async fn query(&mut self, read: redis::Cmd) -> Result<Vec<StreamEntry>, RedisError> {
+        type Entries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
+        let mut connection = self.take_connection().await?;
         let reply: Option<Vec<(String, Entries)>> = read.query_async(&mut connection).await?;
         self.connection = Some(connection);
         let entries: Vec<StreamEntry> = reply

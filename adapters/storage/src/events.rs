@@ -203,6 +203,17 @@ async fn append(
     Ok(last.cast_unsigned())
 }
 
+/// An event from its position and fields.
+pub(crate) fn entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
+    let fields: Vec<(String, String)> = from_json(row, 1)?;
+    let fields: Fields = fields
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let position = number(row, 0)?;
+    Ok(Entry { position, fields })
+}
+
 fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> LogError {
     move |error| LogError {
         doing,
@@ -232,16 +243,7 @@ impl EventLog for Log {
         .fetch_all(&self.readers)
         .await
         .map_err(&failed)?;
-        let entry = |row: AnyRow| {
-            let fields: Vec<(String, String)> = from_json(&row, 1)?;
-            let fields: Fields = fields
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect();
-            let position = number(&row, 0)?;
-            Ok(Entry { position, fields })
-        };
-        let entries: Result<Vec<Entry>, _> = rows.into_iter().map(entry).collect();
+        let entries: Result<Vec<Entry>, _> = rows.iter().map(entry).collect();
         entries.map_err(failed)
     }
 

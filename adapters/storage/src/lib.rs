@@ -14,6 +14,7 @@ mod policies;
 pub mod postgres;
 mod rows;
 pub mod sessions;
+pub mod snapshot;
 mod sqlite;
 mod statement;
 mod things;

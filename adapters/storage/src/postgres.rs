@@ -76,6 +76,25 @@ pub(crate) async fn open(config: &Config) -> Result<AnyPool, OpenError> {
         .map_err(explain)
 }
 
+/// A connection that only reads, and sees everything as it is when it first does.
+pub(crate) async fn snapshot(config: &Config) -> Result<AnyConnection, OpenError> {
+    sqlx::any::install_default_drivers();
+    let explain = |error| explain(&config.url, error);
+    let options = AnyConnectOptions::from_str(&config.url.0)
+        .map_err(explain)?
+        .disable_statement_logging();
+    let connecting = AnyConnection::connect_with(&options);
+    let mut connection = match tokio::time::timeout(config.connect_timeout, connecting).await {
+        Ok(connected) => connected.map_err(explain)?,
+        Err(elapsed) => return Err(explain(sqlx::Error::Io(std::io::Error::other(elapsed)))),
+    };
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .execute(&mut connection)
+        .await
+        .map_err(explain)?;
+    Ok(connection)
+}
+
 /// Nobody keeps others waiting: a statement that takes too long is given up, and who stops in the middle of a
 /// transaction loses it, and with it the locks that it has.
 async fn prepare(connection: &mut AnyConnection, timeout: Duration) -> Result<(), sqlx::Error> {

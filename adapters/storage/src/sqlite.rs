@@ -57,6 +57,15 @@ pub(crate) async fn readers(path: &Path) -> Result<AnyPool, sqlx::Error> {
         .await
 }
 
+/// A connection that only reads, and sees the file as it is when it first does.
+pub(crate) async fn snapshot(path: &Path) -> Result<AnyConnection, sqlx::Error> {
+    let mut connection = AnyConnection::connect_with(&address(path, "ro")?).await?;
+    sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN")
+        .execute(&mut connection)
+        .await?;
+    Ok(connection)
+}
+
 /// What [`options`] does, where only an address can be given.
 async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let pragmas = format!(

@@ -30,6 +30,9 @@ impl Replay {
                 let row = self.known(Kind::Config, &fields.id("thing_id")?)?;
                 let columns = ["name", "content", "state"];
                 row.extend(columns.map(|column| (column, fields.column(column))));
+                if let Some(owner) = fields.get("owner") {
+                    row.insert("owner", owner.to_owned());
+                }
             }
             "cert.update" => {
                 let row = self.known(Kind::Config, &fields.id("thing_key")?)?;
