@@ -131,10 +131,7 @@ impl ConfigStore for Database {
             return Ok(false);
         }
         let changed = apply(&mut transaction, heard).await.map_err(&failed)?;
-        let events = match changed || !heard.is_told_if_changed() {
-            true => heard.events.clone(),
-            false => Vec::new(),
-        };
+        let events = changed.map_or_else(Vec::new, |configs| heard.effect.told(&configs));
         self.commit(transaction, events).await.map_err(&failed)?;
         Ok(true)
     }
@@ -427,10 +424,15 @@ async fn advance(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, 
     Ok(moved.rows_affected() > 0)
 }
 
-/// Whether the effect of an entry changes something. What is younger than the entry stays as it is.
-async fn apply(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, sqlx::Error> {
+/// `None` if the effect of an entry changes nothing; otherwise of which configurations a channel is gone. What is
+/// younger than the entry stays as it is.
+async fn apply(
+    connection: &mut AnyConnection,
+    heard: &Heard,
+) -> Result<Option<Vec<ThingId>>, sqlx::Error> {
+    let if_any = |rows: u64| (rows > 0).then(Vec::new);
     match &heard.effect {
-        Effect::Nothing => Ok(false),
+        Effect::Nothing => Ok(None),
         Effect::RemoveConfig { thing, at } => {
             let older = sqlx::query("SELECT 1 FROM configs WHERE thing = $1 AND created_at <= $2")
                 .bind(thing.as_bytes().as_slice())
@@ -440,7 +442,7 @@ async fn apply(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, sq
             if older.is_some() {
                 remove(connection, *thing).await?;
             }
-            Ok(older.is_some())
+            Ok(older.map(|_| Vec::new()))
         }
         Effect::RemoveChannel { channel, at } => remove_channel(connection, *channel, *at).await,
         Effect::UpdateChannel(copy) => {
@@ -454,7 +456,7 @@ async fn apply(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, sq
             .bind(copy.id.as_bytes().as_slice())
             .execute(connection)
             .await?;
-            Ok(updated.rows_affected() > 0)
+            Ok(if_any(updated.rows_affected()))
         }
         Effect::Deactivate { thing, channel, at } => {
             let updated = sqlx::query(
@@ -467,7 +469,7 @@ async fn apply(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, sq
             .bind(at.0.cast_signed())
             .execute(connection)
             .await?;
-            Ok(updated.rows_affected() > 0)
+            Ok(if_any(updated.rows_affected()))
         }
         Effect::SetAside { reason, fields } => {
             sqlx::query(
@@ -488,7 +490,7 @@ async fn apply(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, sq
             .bind(MAX_SET_ASIDE as i64)
             .execute(connection)
             .await?;
-            Ok(true)
+            Ok(None)
         }
     }
 }
@@ -497,7 +499,7 @@ async fn remove_channel(
     connection: &mut AnyConnection,
     channel: ChannelId,
     at: Timestamp,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<Vec<ThingId>>, sqlx::Error> {
     let rows = sqlx::query(
         "DELETE FROM config_connections WHERE channel = $1 AND since <= $2 RETURNING thing",
     )
@@ -505,12 +507,15 @@ async fn remove_channel(
     .bind(at.0.cast_signed())
     .fetch_all(&mut *connection)
     .await?;
+    let mut configs = Vec::with_capacity(rows.len());
     for row in &rows {
+        let config = ThingId::from_bytes(id(row, 0)?);
         sqlx::query("UPDATE configs SET revision = revision + 1 WHERE thing = $1")
-            .bind(id(row, 0)?.to_vec())
+            .bind(config.as_bytes().as_slice())
             .execute(&mut *connection)
             .await?;
+        configs.push(config);
     }
     forget_orphan(connection, channel).await?;
-    Ok(!rows.is_empty())
+    Ok((!configs.is_empty()).then_some(configs))
 }

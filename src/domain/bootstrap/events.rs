@@ -203,11 +203,11 @@ pub(super) fn thing_gone(thing: ThingId) -> Event {
     event("config.remove_handler", [("config_id", thing.to_string())])
 }
 
-pub(super) fn channel_gone(channel: ChannelId) -> Event {
+pub(super) fn channel_gone(config: ThingId, channel: ChannelId) -> Event {
     event(
         "config.remove_handler",
         [
-            ("config_id", channel.to_string()),
+            ("config_id", config.to_string()),
             ("channel_id", channel.to_string()),
         ],
     )

@@ -11,6 +11,8 @@ use crate::ports::StoreError;
 use crate::refusal::Refusal;
 use crate::vault::{KeptKey, SealedKey};
 
+use super::events;
+
 /// Whether a thing is connected to the channels of its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -207,14 +209,24 @@ pub struct Heard {
     pub after: Option<String>,
     pub id: String,
     pub effect: Effect,
-    pub events: Vec<Event>,
 }
 
-impl Heard {
-    /// Whether its events tell of what is no news unless something was changed.
+impl Effect {
+    /// What is announced when it has changed something: of `configs`, if it is about configurations.
     #[must_use]
-    pub const fn is_told_if_changed(&self) -> bool {
-        matches!(self.effect, Effect::Deactivate { .. })
+    pub fn told(&self, configs: &[ThingId]) -> Vec<Event> {
+        match self {
+            Self::Nothing | Self::SetAside { .. } => Vec::new(),
+            Self::RemoveConfig { thing, .. } => vec![events::thing_gone(*thing)],
+            Self::RemoveChannel { channel, .. } => configs
+                .iter()
+                .map(|config| events::channel_gone(*config, *channel))
+                .collect(),
+            Self::UpdateChannel(copy) => vec![events::channel_updated(copy)],
+            Self::Deactivate { thing, channel, .. } => {
+                vec![events::disconnected(*thing, *channel)]
+            }
+        }
     }
 }
 
@@ -254,8 +266,8 @@ pub trait ConfigStore: Send + Sync {
     /// The entry of `source` that was heard last.
     async fn heard_last(&self, source: &str) -> Result<Option<String>, StoreError>;
 
-    /// The effect of an entry, its events and the cursor of its source, all in one. `false`, and nothing
-    /// happens, if the cursor is not where it was.
+    /// The effect of an entry, what [`Effect::told`] says of it if it changes something, and the cursor of its
+    /// source, all in one. `false`, and nothing happens, if the cursor is not where it was.
     async fn hear(&self, heard: &Heard) -> Result<bool, StoreError>;
 }
 

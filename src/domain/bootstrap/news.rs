@@ -118,18 +118,15 @@ impl Bootstrap {
                 None => Ok(None),
             }
         });
-        let (told, effect, event) = match understood {
-            Ok(None) => (Told::NoNews, Effect::Nothing, None),
-            Ok(Some((news, at))) => {
-                let (effect, event) = self.effect(news, at).await?;
-                (Told::News, effect, event)
-            }
+        let (told, effect) = match understood {
+            Ok(None) => (Told::NoNews, Effect::Nothing),
+            Ok(Some((news, at))) => (Told::News, self.effect(news, at).await?),
             Err(reason) => {
                 let effect = Effect::SetAside {
                     reason: reason.clone(),
                     fields: fields.to_vec(),
                 };
-                (Told::SetAside(reason), effect, None)
+                (Told::SetAside(reason), effect)
             }
         };
         let heard = Heard {
@@ -137,7 +134,6 @@ impl Bootstrap {
             after: after.map(str::to_owned),
             id: id.to_owned(),
             effect,
-            events: event.into_iter().collect(),
         };
         match self.store.hear(&heard).await? {
             true => Ok(told),
@@ -147,35 +143,19 @@ impl Bootstrap {
 
     /// What news do, in the transaction that moves the cursor. Keys and owners are changed at once: to do that again
     /// changes nothing.
-    async fn effect(
-        &self,
-        news: News,
-        at: Timestamp,
-    ) -> Result<(Effect, Option<crate::event::Event>), Refusal> {
+    async fn effect(&self, news: News, at: Timestamp) -> Result<Effect, Refusal> {
         Ok(match news {
-            News::ThingDisabled(thing) => {
-                let effect = Effect::RemoveConfig { thing, at };
-                (effect, Some(events::thing_gone(thing)))
-            }
-            News::ChannelDisabled(channel) => {
-                let effect = Effect::RemoveChannel { channel, at };
-                (effect, Some(events::channel_gone(channel)))
-            }
-            News::ChannelUpdated(copy) => {
-                let event = events::channel_updated(&copy);
-                (Effect::UpdateChannel(copy), Some(event))
-            }
-            News::Disconnected(thing, channel) => {
-                let effect = Effect::Deactivate { thing, channel, at };
-                (effect, Some(events::disconnected(thing, channel)))
-            }
+            News::ThingDisabled(thing) => Effect::RemoveConfig { thing, at },
+            News::ChannelDisabled(channel) => Effect::RemoveChannel { channel, at },
+            News::ChannelUpdated(copy) => Effect::UpdateChannel(copy),
+            News::Disconnected(thing, channel) => Effect::Deactivate { thing, channel, at },
             News::KeyChanged(thing) => {
                 self.renew_key(thing).await?;
-                (Effect::Nothing, None)
+                Effect::Nothing
             }
             News::OwnerChanged(thing, owner) => {
                 self.move_to(thing, owner).await?;
-                (Effect::Nothing, None)
+                Effect::Nothing
             }
         })
     }

@@ -561,6 +561,7 @@ async fn what_things_say_is_taken_over_once() {
     scene.bootstrap.view(&admin, id).await.expect("younger");
     scene.hear(&gone, now).await;
     assert_eq!(scene.last("config_id"), Some(id.to_string()));
+    assert_eq!(scene.last("channel_id"), None);
     assert!(scene.bootstrap.view(&admin, id).await.is_err());
     scene
         .bootstrap

@@ -88,35 +88,36 @@ impl Kept {
                 .is_none_or(|it| *it == config.external_id)
     }
 
-    /// Whether it changes something.
-    fn apply(&mut self, heard: &Heard) -> bool {
+    /// `None` if it changes nothing; otherwise of which configurations a channel is gone.
+    fn apply(&mut self, heard: &Heard) -> Option<Vec<ThingId>> {
         match &heard.effect {
-            Effect::Nothing => false,
+            Effect::Nothing => None,
             Effect::RemoveConfig { thing, at } => {
                 let found = self.configs.get(thing);
                 let is_older = found.is_some_and(|row| row.config.created_at <= *at);
-                is_older && self.configs.remove(thing).is_some()
+                (is_older && self.configs.remove(thing).is_some()).then(Vec::new)
             }
             Effect::RemoveChannel { channel, at } => {
-                let mut changed = false;
+                let mut changed = Vec::new();
                 for row in self.configs.values_mut() {
                     if row.channels.get(channel).is_some_and(|since| since <= at) {
                         row.channels.remove(channel);
                         row.config.revision += 1;
-                        changed = true;
+                        changed.push(row.config.thing);
                     }
                 }
-                changed
+                (!changed.is_empty()).then_some(changed)
             }
             Effect::UpdateChannel(copy) => {
                 let known = self.channels.get_mut(&copy.id);
                 let older = known.filter(|known| known.as_of <= copy.as_of);
-                older.map(|known| known.clone_from(copy)).is_some()
+                older.map(|known| {
+                    known.clone_from(copy);
+                    Vec::new()
+                })
             }
             Effect::Deactivate { thing, channel, at } => {
-                let Some(row) = self.configs.get_mut(thing) else {
-                    return false;
-                };
+                let row = self.configs.get_mut(thing)?;
                 let since = row.channels.get(channel);
                 let changed =
                     row.config.state == State::Active && since.is_some_and(|since| since <= at);
@@ -124,14 +125,14 @@ impl Kept {
                     row.config.state = State::Inactive;
                     row.config.revision += 1;
                 }
-                changed
+                changed.then(Vec::new)
             }
             Effect::SetAside { reason, fields } => {
                 let entry = (heard.id.clone(), reason.clone(), fields.clone());
                 self.aside.push(entry);
                 let too_many = self.aside.len().saturating_sub(MAX_SET_ASIDE);
                 self.aside.drain(..too_many);
-                true
+                None
             }
         }
     }
@@ -248,8 +249,8 @@ impl ConfigStore for Configs {
         kept.cursors.insert(heard.source.clone(), heard.id.clone());
         let changed = kept.apply(heard);
         kept.forget_orphans();
-        if changed || !heard.is_told_if_changed() {
-            self.events.record(heard.events.clone());
+        if let Some(configs) = changed {
+            self.events.record(heard.effect.told(&configs));
         }
         Ok(true)
     }

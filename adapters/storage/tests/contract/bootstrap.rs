@@ -80,7 +80,6 @@ async fn hear(store: &dyn ConfigStore, after: Option<&str>, id: &str, effect: Ef
         after: after.map(str::to_owned),
         id: id.into(),
         effect,
-        events: Vec::new(),
     };
     store.hear(&heard).await.expect("asked")
 }
