@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
+use rollcall_domain::identity::Secret;
+use rollcall_domain::users::{self, PasswordRule, Registration};
 use serde::Deserialize;
 
 use crate::server::Role;
@@ -22,6 +24,7 @@ pub struct Config {
     pub admin: Admin,
     pub mqtt: rollcall_mqtt::Config,
     pub access: rollcall_domain::access::Config,
+    pub users: Users,
     pub things: Things,
     pub storage: rollcall_storage::database::Config,
     pub journal: rollcall_storage::journal::Config,
@@ -36,6 +39,108 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     pub identity: String,
+    /// Empty for a generated one.
+    password: Secret,
+    /// Where it is read from instead.
+    password_file: PathBuf,
+}
+
+impl Admin {
+    /// The password the administrator is to have; `None` if one is to be generated.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn password(&self) -> std::io::Result<Option<Secret>> {
+        let given = match self.password_file.as_os_str().is_empty() {
+            true => self.password.clone(),
+            false => {
+                let text = std::fs::read_to_string(&self.password_file)?;
+                Secret::new(text.trim_end_matches(['\r', '\n']))
+            }
+        };
+        Ok(Some(given).filter(|it| !it.expose().is_empty()))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Users {
+    pub registration: Registration,
+    pub password_rule: PasswordRule,
+    /// Empty for a generated key.
+    pub token_key_file: PathBuf,
+    #[serde(with = "humantime_serde")]
+    pub access_token_duration: Duration,
+    #[serde(with = "humantime_serde")]
+    pub refresh_token_duration: Duration,
+    #[serde(with = "humantime_serde")]
+    pub reset_token_duration: Duration,
+    pub reset_endpoint: String,
+    pub max_guesses: u32,
+    pub max_guesses_in_all: u32,
+    /// Passwords hashed at one time.
+    pub hashers: usize,
+    /// Passwords that wait for it.
+    pub max_hashing: usize,
+}
+
+impl Users {
+    /// What of it is the domain's.
+    #[must_use]
+    pub fn settings(&self) -> users::Settings {
+        users::Settings {
+            registration: self.registration,
+            password_rule: self.password_rule.clone(),
+            access_token_duration: self.access_token_duration,
+            refresh_token_duration: self.refresh_token_duration,
+            reset_token_duration: self.reset_token_duration,
+            reset_endpoint: self.reset_endpoint.clone(),
+            max_guesses: self.max_guesses,
+            max_guesses_in_all: self.max_guesses_in_all,
+            reset_mail_timeout: Duration::from_secs(3_600),
+        }
+    }
+
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let day = Duration::from_secs(24 * 3_600);
+        let within = |it: Duration, end| (Duration::from_secs(1)..=end).contains(&it);
+        let endpoint = self.reset_endpoint.as_str();
+        [
+            (
+                !within(self.access_token_duration, day),
+                "users.access_token_duration",
+                "from 1s to 1d",
+            ),
+            (
+                !within(self.refresh_token_duration, 366 * day),
+                "users.refresh_token_duration",
+                "from 1s to 366d",
+            ),
+            (
+                !within(self.reset_token_duration, day),
+                "users.reset_token_duration",
+                "from 1s to 1d",
+            ),
+            (
+                !endpoint.starts_with('/') || endpoint.contains(['?', '#', ' ']),
+                "users.reset_endpoint",
+                "a path, such as /reset-request",
+            ),
+            (self.max_guesses == 0, "users.max_guesses", "at least 1"),
+            (
+                self.max_guesses_in_all == 0,
+                "users.max_guesses_in_all",
+                "at least 1",
+            ),
+            (
+                !(1..=64).contains(&self.hashers),
+                "users.hashers",
+                "from 1 to 64",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -133,6 +238,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "from 500ms to 1h",
         ),
         (
+            !config.admin.password.expose().is_empty()
+                && !config.admin.password_file.as_os_str().is_empty(),
+            "admin.password",
+            "not with admin.password_file",
+        ),
+        (
             config.access.max_entries == 0,
             "access.max_entries",
             "at least 1",
@@ -163,6 +274,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         config.storage.problem(),
         config.redis.problem(),
         config.mqtt.problem(),
+        config.users.problem(),
         config.grpc.problem(),
         config.http.problem(),
     ];
@@ -300,6 +412,35 @@ mod tests {
                 "1h",
                 "storage.statement_timeout",
             ),
+            ("ROLLCALL_USERS__PASSWORD_RULE", "(", "users.password_rule"),
+            ("ROLLCALL_USERS__REGISTRATION", "closed", "registration"),
+            (
+                "ROLLCALL_USERS__ACCESS_TOKEN_DURATION",
+                "0s",
+                "users.access_token_duration",
+            ),
+            (
+                "ROLLCALL_USERS__REFRESH_TOKEN_DURATION",
+                "367d",
+                "users.refresh_token_duration",
+            ),
+            (
+                "ROLLCALL_USERS__RESET_TOKEN_DURATION",
+                "2d",
+                "users.reset_token_duration",
+            ),
+            (
+                "ROLLCALL_USERS__RESET_ENDPOINT",
+                "x",
+                "users.reset_endpoint",
+            ),
+            ("ROLLCALL_USERS__MAX_GUESSES", "0", "users.max_guesses"),
+            (
+                "ROLLCALL_USERS__MAX_GUESSES_IN_ALL",
+                "0",
+                "users.max_guesses_in_all",
+            ),
+            ("ROLLCALL_USERS__HASHERS", "0", "users.hashers"),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
             (
                 "ROLLCALL_REDIS__MAX_STREAM_AGE",

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 mod demo;
+mod hashing;
 pub mod secrets;
 pub mod server;
 pub mod telemetry;

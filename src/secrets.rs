@@ -87,6 +87,20 @@ impl Secrets {
         read_token(&self.folder.join(TOKEN), self.read_or_make(TOKEN, make)?)
     }
 
+    /// What tokens of users are signed with. Whoever has it can make any.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or is damaged.
+    pub fn token_key(&self) -> Result<Secret, SecretError> {
+        // Both of 256 bits: as many as the signature has.
+        let make = || {
+            let halves = [Secret::generate(), Secret::generate()];
+            halves.map(|it| it.expose().to_owned()).concat().into()
+        };
+        let key = self.read_or_make(TOKEN_KEY, make)?;
+        read_token(&self.folder.join(TOKEN_KEY), key)
+    }
+
     /// What the demo made, if it was run before.
     ///
     /// # Errors
@@ -117,6 +131,7 @@ impl Secrets {
 }
 
 const TOKEN: &str = "admin.token";
+const TOKEN_KEY: &str = "tokens.key";
 const VAULT: &str = "vault.key";
 const DEMO: &str = "demo.json";
 
@@ -126,13 +141,21 @@ pub fn token_path(data: &Path) -> PathBuf {
     data.join("secrets").join(TOKEN)
 }
 
+/// The key in a file: text of 32 bytes or more.
+///
+/// # Errors
+/// The file cannot be read, or holds less.
+pub fn key_from(path: &Path) -> Result<Secret, SecretError> {
+    token_from(path)
+}
+
 /// The token in a file.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn token_from(path: &Path) -> Result<Secret, SecretError> {
     let content = fs::read(path).map_err(|source| SecretError::File {
-        doing: "read the token from",
+        doing: "read",
         path: path.into(),
         source,
     })?;
@@ -214,7 +237,8 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join("secrets")), 0o700);
         secrets.vault().expect("made");
-        for name in ["admin.token", "things.key", "vault.key"] {
+        secrets.token_key().expect("made");
+        for name in ["admin.token", "tokens.key", "things.key", "vault.key"] {
             assert_eq!(mode(&folder.path().join("secrets").join(name)), 0o600);
         }
 
@@ -232,13 +256,14 @@ mod tests {
     fn a_cut_off_secret_is_not_taken_for_one() {
         let folder = tempfile::tempdir().expect("folder");
         let secrets = Secrets::open(folder.path()).expect("folder");
-        for name in ["admin.token", "things.key", "vault.key"] {
+        for name in ["admin.token", "tokens.key", "things.key", "vault.key"] {
             fs::write(folder.path().join("secrets").join(name), "short").expect("file");
         }
         assert!(matches!(
             secrets.admin_token(),
             Err(SecretError::Damaged(_))
         ));
+        assert!(matches!(secrets.token_key(), Err(SecretError::Damaged(_))));
         assert!(matches!(secrets.key_hasher(), Err(SecretError::Damaged(_))));
         assert!(matches!(secrets.vault(), Err(SecretError::Damaged(_))));
     }

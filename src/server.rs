@@ -4,6 +4,7 @@ mod front;
 mod rest;
 mod role;
 mod services;
+mod users;
 
 use std::io;
 use std::net::SocketAddr;
@@ -51,7 +52,7 @@ pub struct Server {
     pub things: Option<Arc<Things>>,
     pub admin: Option<UserId>,
     pub addresses: Addresses,
-    /// The administrator's password, the one time it is known: after the first start.
+    /// The administrator's password, if it was generated: the one time it is known, after the first start.
     pub first_password: Option<Secret>,
 }
 

@@ -124,6 +124,12 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<str>::deserialize(deserializer).map(Self)
+    }
+}
+
 /// What is kept of a key: enough to recognize it, useless to present it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
@@ -194,6 +200,19 @@ impl Timestamp {
     #[must_use]
     pub const fn to_the_microsecond(self) -> Self {
         Self(self.0 / 1_000 * 1_000)
+    }
+
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // What storage can keep.
+        Self(self.0.saturating_add(nanoseconds).min(i64::MAX as u64))
+    }
+
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanoseconds))
     }
 
     /// The next moment that can be told apart from this one.

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod groups;
+mod users;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,6 +11,7 @@ use crate::listing::{Listing, Page};
 
 pub use bootstrap::Configs;
 pub use groups::Groups;
+pub use users::Users;
 
 /// What the services announced, in order.
 #[derive(Clone, Default)]

@@ -8,12 +8,13 @@ use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things::{ThingStore, Things};
-use rollcall_domain::users::{UserStore, Users};
+use rollcall_domain::users::Announced;
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_storage::database::Database;
 
 use super::Role;
+use super::users::UsersService;
 use crate::config::{Config, ShowKeys};
 use crate::secrets::Secrets;
 
@@ -39,13 +40,12 @@ impl Services {
         let token = secrets.admin_token()?;
         let (mut admin, mut first_password) = (None, None);
         let identities: Arc<dyn Identities> = if role.has(Role::Users) {
-            let users = Users::new(Arc::new(database.clone()) as Arc<dyn UserStore>);
-            let password = Secret::generate();
-            let made = users.ensure_admin(&config.admin.identity, &password);
-            let (id, first) = made.await?;
-            admin = Some(id);
-            first_password = first.then_some(password);
-            Arc::new(OwnersToken::new(token.clone(), id, Arc::new(NobodyElse)))
+            let service = UsersService::open(config, secrets, database).await?;
+            let (users, groups) = (service.users.clone(), service.groups.clone());
+            admin = Some(service.admin);
+            first_password = service.first_password;
+            let others = Arc::new(Announced::new(users, groups));
+            Arc::new(OwnersToken::new(token.clone(), service.admin, others))
         } else {
             Arc::new(NobodyElse)
         };

@@ -15,7 +15,6 @@ use crate::statement::{self, Statement};
 /// What metadata is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    #[allow(dead_code, reason = "users are to have metadata")]
     User,
     Group,
     Thing,

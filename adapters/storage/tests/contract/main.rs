@@ -7,6 +7,7 @@ mod postgres;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
 mod stores;
+mod users;
 
 /// A test for each promise and each store. A suite is a module of functions that take a store, of which there are
 /// two kinds or one; `memory` makes the store in memory.
@@ -103,5 +104,35 @@ mod of_logs {
             marks_of_the_relay_are_remembered,
             a_new_producer_is_the_same_for_all,
         }
+    }
+}
+
+mod of_users {
+    use std::sync::Arc;
+
+    use rollcall_domain::memory::{Events, Groups, Users};
+
+    fn memory() -> Users {
+        let events = Events::default();
+        Users::new(events.clone(), Arc::new(Groups::new(events)))
+    }
+
+    held_to! {
+        users::{
+            a_user_comes_back_as_it_was_kept,
+            an_identity_is_one_users,
+            a_change_is_of_what_it_names,
+            a_status_is_set_once_and_a_password_instead_of_another,
+            a_list_has_what_its_filter_says,
+            a_list_has_who_the_one_who_asks_may_see,
+            a_page_is_a_part_of_the_list,
+            a_login_begins_with_the_password_of_an_enabled_user,
+            a_refresh_token_is_good_once,
+            logins_end_with_what_they_rest_on,
+            a_user_has_so_many_logins_and_no_more,
+            a_reset_is_due_until_its_mail_is_sent,
+            a_reset_token_is_good_once_and_for_a_while,
+        },
+        memory: memory
     }
 }

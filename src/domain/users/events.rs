@@ -1,0 +1,131 @@
+//! What is announced of users: the stream `users`.
+
+use crate::event::{self, Event, Stream};
+use crate::identity::UserId;
+use crate::listing::{Page, Visibility};
+
+use super::model::{Scope, User, UserFilter};
+
+type Field = (&'static str, String);
+
+fn users(operation: &'static str, fields: impl IntoIterator<Item = Field>) -> Event {
+    Event::operation(Stream::Users, operation, fields)
+}
+
+fn tags(user: &User) -> String {
+    match user.tags.as_slice() {
+        [] => String::new(),
+        tags => event::list(tags),
+    }
+}
+
+fn owner(user: &User) -> String {
+    user.owner
+        .map(|owner| owner.to_string())
+        .unwrap_or_default()
+}
+
+fn body(user: &User) -> [Field; 7] {
+    [
+        ("id", user.id.to_string()),
+        ("name", user.name.clone()),
+        ("tags", tags(user)),
+        ("identity", user.identity.clone()),
+        ("metadata", event::json(&user.metadata)),
+        ("created_at", user.created_at.rfc3339()),
+        ("status", user.status.as_str().into()),
+    ]
+}
+
+fn update(user: &User) -> [Field; 2] {
+    let (at, by) = match user.update {
+        Some(update) => (update.at.rfc3339(), update.by.to_string()),
+        None => Default::default(),
+    };
+    [("updated_at", at), ("updated_by", by)]
+}
+
+pub(super) fn created(user: &User) -> Event {
+    users(
+        "user.create",
+        body(user).into_iter().chain([("owner", owner(user))]),
+    )
+}
+
+/// An operation that has changed something. The owner is told when it is the owner that has changed.
+pub(super) fn updated(operation: &'static str, user: &User) -> Event {
+    let owner = match operation {
+        "user.update_owner" => owner(user),
+        _ => String::new(),
+    };
+    let fields = body(user).into_iter().chain(update(user));
+    users(operation, fields.chain([("owner", owner)]))
+}
+
+pub(super) fn removed(user: &User) -> Event {
+    let fields = [
+        ("id", user.id.to_string()),
+        ("status", user.status.as_str().into()),
+    ];
+    users("user.remove", fields.into_iter().chain(update(user)))
+}
+
+pub(super) fn viewed(operation: &'static str, user: &User) -> Event {
+    let fields = body(user).into_iter().chain(update(user));
+    users(operation, fields.chain([("owner", owner(user))]))
+}
+
+pub(super) fn listed(filter: &UserFilter, scope: Scope, page: Page, total: u64) -> Event {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (own, shared_by) = match scope {
+        Scope::Of(user, Visibility::Mine) => (Some(user), None),
+        Scope::Of(user, Visibility::Shared) => (filter.owner, Some(user)),
+        Scope::Everybody | Scope::Of(_, Visibility::All) => (filter.owner, None),
+    };
+    let id = |id: Option<UserId>| id.map(|id| id.to_string()).unwrap_or_default();
+    let metadata = filter.metadata.as_ref().map(event::json);
+    users(
+        "user.list",
+        [
+            ("total", total.to_string()),
+            ("offset", page.offset.to_string()),
+            ("limit", page.limit.to_string()),
+            ("status", filter.status.as_str().into()),
+            ("name", text(&filter.name)),
+            ("identity", text(&filter.identity)),
+            ("tag", text(&filter.tag)),
+            ("owner", id(own)),
+            ("sharedBy", id(shared_by)),
+            ("metadata", metadata.unwrap_or_default()),
+        ],
+    )
+}
+
+/// A token was looked at for another service.
+pub(super) fn identified(user: UserId) -> Event {
+    users("user.identify", [("user_id", user.to_string())])
+}
+
+pub(super) fn issued(identity: &str) -> Event {
+    users("user.issue_token", [("identity", identity.to_owned())])
+}
+
+pub(super) fn refreshed() -> Event {
+    users("user.refresh_token", [])
+}
+
+pub(super) fn reset_asked(email: &str, host: &str) -> Event {
+    let fields = [("email", email.to_owned()), ("host", host.to_owned())];
+    users("user.generate_reset_token", fields)
+}
+
+pub(super) fn reset_sent(email: &str, host: &str, user: &User) -> Event {
+    users(
+        "user.send_password_reset",
+        [
+            ("host", host.to_owned()),
+            ("email", email.to_owned()),
+            ("user", user.name.clone()),
+        ],
+    )
+}

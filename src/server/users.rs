@@ -1,0 +1,70 @@
+//! The users service of this process.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use rollcall_domain::groups::Groups;
+use rollcall_domain::identity::{Secret, UserId};
+use rollcall_domain::users::{Outbox, Tokens, Users};
+use rollcall_storage::database::Database;
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::hashing::Hashers;
+use crate::secrets::{self, Secrets};
+
+pub(super) struct UsersService {
+    pub(super) users: Arc<Users>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) admin: UserId,
+    /// If it was generated now.
+    pub(super) first_password: Option<Secret>,
+}
+
+impl UsersService {
+    pub(super) async fn open(
+        config: &Config,
+        secrets: &Secrets,
+        database: &Database,
+    ) -> anyhow::Result<Self> {
+        let key = match config.users.token_key_file.as_os_str().is_empty() {
+            true => secrets.token_key()?,
+            false => secrets::key_from(&config.users.token_key_file)?,
+        };
+        let store = Arc::new(database.clone());
+        let users = Arc::new(Users::new(
+            store.clone(),
+            store.clone(),
+            Arc::new(Hashers::new(config.users.hashers, config.users.max_hashing)),
+            Tokens::new(key.expose().as_bytes()),
+            Arc::new(Mailbox::default()),
+            config.users.settings(),
+        ));
+        let groups = Arc::new(Groups::new(store.clone(), store.clone(), store));
+        let given = config
+            .admin
+            .password()
+            .context("cannot read admin.password_file")?;
+        let password = given.clone().unwrap_or_else(Secret::generate);
+        let (admin, first) = users
+            .ensure_admin(&config.admin.identity, &password)
+            .await
+            .context("cannot make the administrator (admin.identity, admin.password)")?;
+        Ok(Self {
+            users,
+            groups,
+            admin,
+            first_password: Some(password).filter(|_| first && given.is_none()),
+        })
+    }
+}
+
+/// Wakes who sends mails.
+#[derive(Default)]
+pub(super) struct Mailbox(Notify);
+
+impl Outbox for Mailbox {
+    fn filled(&self) {
+        self.0.notify_one();
+    }
+}
