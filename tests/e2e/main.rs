@@ -7,12 +7,15 @@ mod client;
 mod clients;
 mod conformance;
 mod connect;
+mod contract;
 mod crashes;
 mod drain;
 mod durable;
 mod edges;
 mod faults;
 mod following;
+#[path = "../golden/golden.rs"]
+mod golden;
 mod identifiers;
 mod journal;
 mod kick;

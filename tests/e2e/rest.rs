@@ -17,6 +17,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(other, _)| other.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -24,7 +30,18 @@ impl Answer {
 
 /// Sends one request, such as `GET /path`.
 pub(crate) fn send(address: &str, what: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(address).expect("a server");
+    try_send(address, what, headers, body).expect("an answer")
+}
+
+/// # Errors
+/// There is no server, or it went away before it has answered as a whole.
+pub(crate) fn try_send(
+    address: &str,
+    what: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
     let mut request = format!("{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
     for header in headers {
         request += &format!("{header}\r\n");
@@ -33,19 +50,27 @@ pub(crate) fn send(address: &str, what: &str, headers: &[&str], body: &[u8]) -> 
         request += &format!("Content-Length: {}\r\n", body.len());
     }
     request += "\r\n";
-    stream.write_all(request.as_bytes()).expect("sent");
+    stream.write_all(request.as_bytes())?;
     // Who refuses early does not read on.
     let _ = stream.write_all(body);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
     let reply = String::from_utf8(reply).expect("text");
-    let status = reply.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let (head, body) = reply.split_once("\r\n\r\n").expect("a body");
+    let cut_off = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let (head, body) = reply.split_once("\r\n\r\n").ok_or_else(cut_off)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     assert!(!head.contains("transfer-encoding"), "not understood here");
-    Answer {
+    let answer = Answer {
         status: status.expect("a status"),
         head: head.to_owned(),
         body: body.to_owned(),
+    };
+    let length = answer
+        .header("content-length")
+        .and_then(|it| it.parse().ok());
+    match length {
+        Some(length) if answer.body.len() < length => Err(cut_off()),
+        _ => Ok(answer),
     }
 }
 

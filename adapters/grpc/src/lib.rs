@@ -46,7 +46,8 @@ pub mod policies {
     tonic::include_proto!("mainflux.things.policies");
 }
 
-const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+/// Describes all services; what reflection gives out.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
