@@ -12,7 +12,7 @@ mod watch;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use rollcall_grpc::client::Client;
 
 use crate::config::{self, Config};
@@ -49,9 +49,12 @@ enum Command {
     Up(serve::Up),
     /// Run the MQTT front alone; the things service is elsewhere
     Mqtt(serve::Serve),
-    /// Make and manage things
-    #[command(subcommand)]
-    Things(provisioning::Things),
+    /// Run the users service alone
+    Users(serve::Serve),
+    /// Make and manage things; without a command, run the things service alone
+    Things(Service<provisioning::Things>),
+    /// Run the bootstrap service alone; the other services are elsewhere
+    Bootstrap(serve::Serve),
     /// Make and list channels
     #[command(subcommand)]
     Channels(provisioning::Channels),
@@ -73,6 +76,20 @@ enum Command {
     Replay(replay::Replay),
 }
 
+/// Commands about what a service has. Without one, the service itself is run, and nothing else.
+///
+/// Parts of rollcall that run alone read the same configuration. Each keeps a database of its own in the data folder,
+/// or shares a PostgreSQL with the others (storage.url). They find each other by users.authority and things.authority;
+/// on one machine each needs a grpc.listen and http.listen of its own.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Service<C: Subcommand> {
+    #[command(flatten)]
+    serve: serve::Serve,
+    #[command(subcommand)]
+    command: Option<C>,
+}
+
 /// Does what `arguments` say.
 ///
 /// # Errors
@@ -90,7 +107,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(data) = &data {
         flags.push(("data", data.display().to_string()));
     }
-    if let Command::Up(serve::Up { serve, .. }) | Command::Mqtt(serve) = &command {
+    if let Command::Up(serve::Up { serve, .. })
+    | Command::Mqtt(serve)
+    | Command::Users(serve)
+    | Command::Things(Service { serve, .. })
+    | Command::Bootstrap(serve) = &command
+    {
         serve.add_flags(&mut flags);
     }
     let config = config::load(file.as_deref(), &flags)?;
@@ -103,7 +125,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match command {
         Command::Up(up) => up.run(&config, output).await,
         Command::Mqtt(serve) => serve.run(Role::Mqtt, &config, output).await,
-        Command::Things(things) => things.run(&session.connect().await?, output).await,
+        Command::Users(serve) => serve.run(Role::Users, &config, output).await,
+        Command::Things(Service { serve, command }) => match command {
+            None => serve.run(Role::Things, &config, output).await,
+            Some(things) => things.run(&session.connect().await?, output).await,
+        },
+        Command::Bootstrap(serve) => serve.run(Role::Bootstrap, &config, output).await,
         Command::Channels(channels) => channels.run(&session.connect().await?, output).await,
         Command::Connect(connect) => connect.run(&session.connect().await?, output).await,
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,

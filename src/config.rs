@@ -65,6 +65,10 @@ impl Admin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Users {
+    /// Empty for the users service of this process.
+    pub authority: String,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
     pub registration: Registration,
     pub password_rule: PasswordRule,
     /// Empty for a generated key.
@@ -289,14 +293,21 @@ fn check(config: &Config) -> Result<(), ConfigError> {
 /// # Errors
 /// Where the services are that it asks.
 pub fn check_role(config: &Config, role: Role) -> Result<(), ConfigError> {
-    let problem = "name the things service: http://host:7000";
-    match role {
-        Role::Mqtt if config.things.authority.is_empty() => Err(ConfigError::Value {
-            key: "things.authority",
-            problem,
-        }),
-        Role::All | Role::Mqtt | Role::Users | Role::Things | Role::Bootstrap => Ok(()),
+    let asks_users = matches!(role, Role::Things | Role::Bootstrap);
+    let (users, things) = (&config.users.authority, &config.things.authority);
+    if asks_users && users.is_empty() {
+        return Err(ConfigError::Value {
+            key: "users.authority",
+            problem: "name the users service: http://host:7000",
+        });
     }
+    if role == Role::Mqtt && things.is_empty() {
+        return Err(ConfigError::Value {
+            key: "things.authority",
+            problem: "name the things service: http://host:7000",
+        });
+    }
+    Ok(())
 }
 
 fn host_name() -> std::io::Result<String> {

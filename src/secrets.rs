@@ -125,8 +125,11 @@ impl Secrets {
             return Ok(content);
         }
         let content = make();
-        write(&path, &content)?;
-        Ok(content)
+        match make_new(&path, &content)? {
+            true => Ok(content),
+            // Another process on this folder was faster.
+            false => read(&path)?.ok_or(SecretError::Damaged(path)),
+        }
     }
 }
 
@@ -196,24 +199,49 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, SecretError> {
 
 /// Writes beside and renames: a crash leaves the whole file or none.
 fn write(path: &Path, content: &[u8]) -> Result<(), SecretError> {
-    let beside = path.with_extension("new");
-    let written = (|| {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
+    let beside = beside(path);
+    let written = write_all(&beside, content).and_then(|()| fs::rename(&beside, path));
     written.map_err(|source| SecretError::File {
         doing: "write",
         path: path.into(),
         source,
     })
+}
+
+/// Makes the file, the whole or not at all; `false` if there is one.
+fn make_new(path: &Path, content: &[u8]) -> Result<bool, SecretError> {
+    let beside = beside(path);
+    let made = write_all(&beside, content).and_then(|()| {
+        let linked = fs::hard_link(&beside, path);
+        fs::remove_file(&beside)?;
+        linked
+    });
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(SecretError::File {
+            doing: "make",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// A name that no other process uses at the same time.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension(format!("new.{}", std::process::id()))
+}
+
+fn write_all(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -250,6 +278,19 @@ mod tests {
         Secrets::open(folder.path()).expect("folder");
         assert_eq!(mode(&folder.path().join("secrets")), 0o700);
         assert_eq!(mode(&folder.path().join("secrets/things.key")), 0o600);
+    }
+
+    #[test]
+    fn who_comes_second_takes_the_secret_of_the_first() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("secret");
+        assert!(make_new(&path, b"first").expect("made"));
+        assert!(!make_new(&path, b"second").expect("there is one"));
+        assert_eq!(fs::read(&path).expect("a file"), b"first");
+        write(&path, b"third").expect("written");
+        assert_eq!(fs::read(&path).expect("a file"), b"third");
+        let files = fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(files, 1, "nothing is left beside it");
     }
 
     #[test]

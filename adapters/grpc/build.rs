@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_source_info(true)
         .open_files([
             "mainflux/things/policies.proto",
+            "mainflux/users/policies.proto",
+            "rollcall/users/v1/tokens.proto",
             "rollcall/v1/rollcall.proto",
         ])?;
     let path = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

@@ -11,6 +11,7 @@ use rollcall_domain::things::{ThingStore, Things};
 use rollcall_domain::users::Announced;
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::authority::RemoteAuthority;
+use rollcall_grpc::identities::RemoteIdentities;
 use rollcall_storage::database::Database;
 
 use super::Role;
@@ -39,7 +40,7 @@ impl Services {
     ) -> anyhow::Result<Self> {
         let token = secrets.admin_token()?;
         let (mut admin, mut first_password) = (None, None);
-        let identities: Arc<dyn Identities> = if role.has(Role::Users) {
+        let mut identities: Arc<dyn Identities> = if role.has(Role::Users) {
             let service = UsersService::open(config, secrets, database).await?;
             let (users, groups) = (service.users.clone(), service.groups.clone());
             admin = Some(service.admin);
@@ -49,6 +50,10 @@ impl Services {
         } else {
             Arc::new(NobodyElse)
         };
+        if !config.users.authority.is_empty() {
+            let (url, timeout) = (&config.users.authority, config.users.timeout);
+            identities = Arc::new(RemoteIdentities::new(url, timeout)?);
+        }
         // Here it is only asked whether somebody is an administrator, not which one.
         let owner = admin.unwrap_or_else(UserId::generate);
         let admins = Arc::new(OwnersToken::new(token, owner, Arc::clone(&identities)));

@@ -27,13 +27,18 @@ fn a_front_alone_has_no_service_and_asks_the_one_elsewhere() {
 
 #[test]
 fn a_part_that_is_not_told_whom_to_ask_does_not_start() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-        .args(["mqtt", "--data"])
-        .arg(folder.path())
-        .output()
-        .expect("runs");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success());
-    assert!(error.contains("things.authority"), "{error}");
+    for (role, key) in [
+        ("mqtt", "things.authority"),
+        ("things", "users.authority"),
+        ("bootstrap", "users.authority"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args([role, "--data"])
+            .arg(folder.path())
+            .output()
+            .expect("runs");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(key), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ mod caller;
 pub mod client;
 mod connections;
 mod events;
+pub mod identities;
 mod status;
 mod things;
 
@@ -39,6 +40,16 @@ use crate::connections::Incoming;
 /// The messages of `rollcall.v1`.
 pub mod api {
     tonic::include_proto!("rollcall.v1");
+}
+
+/// The messages of `rollcall.users.v1`.
+pub mod users_api {
+    tonic::include_proto!("rollcall.users.v1");
+}
+
+/// The messages of `mainflux.users.policies`.
+pub mod user_policies {
+    tonic::include_proto!("mainflux.users.policies");
 }
 
 /// The messages of `mainflux.things.policies`.
