@@ -1,5 +1,6 @@
 //! The whole program, run as its users run it: the real binary, real sockets, a real Redis.
 
+mod accounts;
 mod aliases;
 mod authority;
 mod checker;

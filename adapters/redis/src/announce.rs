@@ -56,7 +56,6 @@ pub(crate) struct Presences {
 }
 
 struct Metrics {
-    skipped: Counter,
     rebuilt: Counter,
     reannounced: Counter,
 }
@@ -71,10 +70,6 @@ impl Presences {
         describe_counter!(
             "rollcall_sessions_reannounced_total",
             "Live sessions announced again since others had closed them"
-        );
-        describe_counter!(
-            "rollcall_relay_events_skipped_total",
-            "Disconnects not relayed since the session was off the roll already"
         );
         describe_counter!(
             "rollcall_roll_rebuilt_total",
@@ -94,7 +89,6 @@ impl Presences {
             rebuilding: None,
             gapped: false,
             metrics: Metrics {
-                skipped: counter!("rollcall_relay_events_skipped_total"),
                 rebuilt: counter!("rollcall_roll_rebuilt_total"),
                 reannounced: counter!("rollcall_sessions_reannounced_total"),
             },
@@ -401,9 +395,6 @@ impl Passage for Presences {
         let reports: Vec<(u64, String, bool, u64)> = pipeline.query_async(redis).await?;
         let reached = reports.last().map_or(position, |report| report.0);
         let appended = reports.iter().map(|report| report.3).sum();
-        self.metrics
-            .skipped
-            .increment(reached.saturating_sub(position + missing + appended));
         let whole = reports.iter().all(|report| report.2);
         let mut failures = reports.into_iter().map(|report| report.1);
         let failure = failures.find(|failure| !failure.is_empty());

@@ -1,6 +1,7 @@
 //! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there
 //! ([`stream`]); what is revoked elsewhere is heard from there ([`follow`]).
 
+mod account;
 mod address;
 mod announce;
 mod connect;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use rollcall_domain::ports::{EventLog, LogError};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::account::Account;
 use crate::announce::Presences;
 use crate::connect::Client;
 use crate::lease::{self, Keeper, Refused};
@@ -198,15 +199,13 @@ struct Loop<P> {
     replicas: Replicas,
     /// When entries were looked for that are too old; never, or not all are dropped yet.
     trimmed: Option<Instant>,
+    account: Account,
     metrics: Metrics,
 }
 
 struct Metrics {
     stream: &'static str,
-    relayed: Counter,
-    missing: Counter,
     unconfirmed: Gauge,
-    lag: Gauge,
     up: Gauge,
 }
 
@@ -217,10 +216,7 @@ impl<P: Passage> Loop<P> {
         let name = format!("{}.{stream}", config.prefix);
         let metrics = Metrics {
             stream,
-            relayed: counter!("rollcall_relay_events_total", "stream" => stream),
-            missing: counter!("rollcall_relay_events_missing_total", "stream" => stream),
             unconfirmed: gauge!("rollcall_relay_unconfirmed_events", "stream" => stream),
-            lag: gauge!("rollcall_relay_lag_events", "stream" => stream),
             up: gauge!("rollcall_relay_up", "stream" => stream),
         };
         Self {
@@ -228,6 +224,7 @@ impl<P: Passage> Loop<P> {
             replicas: Replicas::new(&config, name.clone()),
             stream: name,
             trimmed: None,
+            account: Account::open(stream, passage.log().relayed(), passage.log().last()),
             config,
             passage,
             metrics,
@@ -255,6 +252,7 @@ impl<P: Passage> Loop<P> {
                 },
             };
             self.metrics.up.set(0.0);
+            self.account.wait(self.passage.log().last());
             let labels = [
                 ("stream", self.metrics.stream.to_owned()),
                 ("kind", trouble.kind()),
@@ -294,14 +292,17 @@ impl<P: Passage> Loop<P> {
         let connection = self.client.connect(&self.stream, connect, Some(timeout));
         let mut redis = connection.await?;
         let mut position = self.passage.open(&mut redis).await?;
+        self.account.find(position, self.passage.log().last());
         self.replicas.open(&mut redis).await?;
         loop {
             self.trim(&mut redis).await?;
             let Self {
-                passage, metrics, ..
+                passage,
+                metrics,
+                account,
+                ..
             } = self;
-            let lag = passage.log().last().saturating_sub(position);
-            metrics.lag.set(lag as f64);
+            account.wait(passage.log().last());
             let Some(carried) = passage.carry(&mut redis, position).await? else {
                 metrics.up.set(1.0);
                 if std::mem::take(down) {
@@ -321,6 +322,7 @@ impl<P: Passage> Loop<P> {
                 }
                 continue;
             };
+            account.carry(&carried, passage.log().last());
             let Carried {
                 last,
                 missing,
@@ -328,14 +330,12 @@ impl<P: Passage> Loop<P> {
                 ..
             } = carried;
             if missing > 0 {
-                metrics.missing.increment(missing);
                 tracing::warn!(
                     stream,
                     missing,
                     "events are neither in the journal nor in the stream"
                 );
             }
-            metrics.relayed.increment(carried.appended);
             self.confirm(&mut redis, reached).await?;
             if let Some(failure) = carried.failure {
                 return Err(Trouble::Refused(failure));
@@ -384,11 +384,6 @@ impl<P: Passage> Loop<P> {
 }
 
 fn describe() {
-    describe_counter!("rollcall_relay_events_total", "Events appended to a stream");
-    describe_counter!(
-        "rollcall_relay_events_missing_total",
-        "Events that were dropped from the journal before they were in the stream"
-    );
     describe_counter!(
         "rollcall_relay_failures_total",
         "Failures of the relay, by kind"
@@ -396,10 +391,6 @@ fn describe() {
     describe_gauge!(
         "rollcall_relay_unconfirmed_events",
         "Events in a stream that too few replicas have: redis.wait_replicas"
-    );
-    describe_gauge!(
-        "rollcall_relay_lag_events",
-        "Events that are not in the stream yet"
     );
     describe_gauge!(
         "rollcall_relay_up",

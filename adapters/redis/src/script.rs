@@ -195,16 +195,16 @@ impl Passage for Services {
             pipeline.add_command(self.append(after, batch));
             after = batch.last().map_or(after, |entry| entry.position);
         }
-        let reports: Vec<(u64, String)> = pipeline.query_async(redis).await?;
-        let reached = reports.last().map_or(position, |(reached, _)| *reached);
-        let failures = reports.into_iter().map(|(_, failure)| failure);
-        let appended = entries.iter().filter(|entry| entry.position <= reached);
+        let reports: Vec<(u64, String, u64)> = pipeline.query_async(redis).await?;
+        let reached = reports.last().map_or(position, |report| report.0);
+        let appended = reports.iter().map(|report| report.2).sum();
+        let mut failures = reports.into_iter().map(|report| report.1);
         Ok(Some(Carried {
             last: last.position,
             missing: first.position - position - 1,
             reached,
-            appended: appended.count() as u64,
-            failure: failures.into_iter().find(|failure| !failure.is_empty()),
+            appended,
+            failure: failures.find(|failure| !failure.is_empty()),
         }))
     }
 

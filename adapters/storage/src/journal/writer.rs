@@ -57,8 +57,13 @@ pub(super) struct Writer {
 }
 
 struct Metrics {
+    /// Of what is offered, this waits, and the next four tell the rest.
+    offered: Counter,
+    waiting: Gauge,
     events: Counter,
     refused: Counter,
+    failed: Counter,
+    moot: Counter,
     dropped: Counter,
     failures: Counter,
     bytes: Gauge,
@@ -68,6 +73,23 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
+        describe_counter!(
+            "rollcall_journal_events_offered_total",
+            "Events that came to the journal: the sum of committed (rollcall_journal_events_total), refused, failed, moot and \
+             waiting ones"
+        );
+        describe_gauge!(
+            "rollcall_journal_events_waiting",
+            "Events that are to be committed"
+        );
+        describe_counter!(
+            "rollcall_journal_events_failed_total",
+            "Events given up, arrivals all but always, since the file could not be written"
+        );
+        describe_counter!(
+            "rollcall_journal_events_moot_total",
+            "Departures of sessions that were not on the roll: their arrivals were refused"
+        );
         describe_counter!("rollcall_journal_events_total", "Events committed");
         describe_counter!(
             "rollcall_journal_arrivals_refused_total",
@@ -82,6 +104,10 @@ impl Metrics {
         describe_gauge!("rollcall_sessions_online", "Sessions on the roll");
         describe_histogram!("rollcall_journal_commit_seconds", "How long commits took");
         Self {
+            offered: counter!("rollcall_journal_events_offered_total"),
+            waiting: gauge!("rollcall_journal_events_waiting"),
+            failed: counter!("rollcall_journal_events_failed_total"),
+            moot: counter!("rollcall_journal_events_moot_total"),
             events: counter!("rollcall_journal_events_total"),
             refused: counter!("rollcall_journal_arrivals_refused_total"),
             dropped: counter!("rollcall_journal_events_dropped_total"),
@@ -90,6 +116,17 @@ impl Metrics {
             online: gauge!("rollcall_sessions_online"),
             commit: histogram!("rollcall_journal_commit_seconds"),
         }
+    }
+
+    fn offered(&self, events: usize) {
+        self.offered.increment(events as u64);
+        self.waiting.increment(events as f64);
+    }
+
+    /// What waited has come to this.
+    fn settled(&self, outcome: &Counter, events: usize) {
+        outcome.increment(events as u64);
+        self.waiting.decrement(events as f64);
     }
 }
 
@@ -156,6 +193,8 @@ impl Writer {
         for events in left.chunks(MAX_GROUP) {
             let mut events = events.to_vec();
             self.insert(&mut events, &instance).await?;
+            self.metrics.offered(events.len());
+            self.metrics.settled(&self.metrics.events, events.len());
         }
         // From here on the sessions are those of this instance.
         sqlx::query("UPDATE journal SET instance = ?, alive_at = ?")
@@ -190,6 +229,7 @@ impl Writer {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 if closed {
                     tracing::error!(events = self.owed.len(), "the journal closes without them");
+                    self.metrics.settled(&self.metrics.failed, self.owed.len());
                     self.owed.clear();
                 }
             }
@@ -211,7 +251,10 @@ impl Writer {
     /// Moves what was queued to what waits. Returns whether nothing more will come.
     fn take_queue(&mut self) -> bool {
         let mut queue = self.shared.queue();
-        self.waiting.extend(std::mem::take(&mut queue.batches));
+        for (batch, kept) in std::mem::take(&mut queue.batches) {
+            self.metrics.offered(batch.len());
+            self.waiting.push_back((batch, kept));
+        }
         self.again.extend(std::mem::take(&mut queue.reannounced));
         if queue.closed {
             // Everybody leaves, or has left.
@@ -245,9 +288,12 @@ impl Writer {
             Err(error) => {
                 self.failed(error);
                 // Who was on the roll leaves it later; who was to arrive with this group never did.
+                let events = group.events.len();
                 self.owed = group.events;
                 self.owed
                     .retain(|event| !group.arrived.contains(&event.session.id));
+                let given_up = events - self.owed.len();
+                self.metrics.settled(&self.metrics.failed, given_up);
             }
         }
         for (kept, arrivals) in group.answers {
@@ -277,7 +323,7 @@ impl Writer {
             }
             self.metrics.online.set(roll.len() as f64);
         }
-        self.metrics.events.increment(events.len() as u64);
+        self.metrics.settled(&self.metrics.events, events.len());
         self.metrics.bytes.set(self.bytes as f64);
         if !events.is_empty() {
             self.shared.tail().push(first, events);
@@ -336,6 +382,7 @@ impl Writer {
             self.failed(&error);
             return false;
         }
+        self.metrics.offered(events.len());
         self.committed(first, events, &continued);
         if let Some((_, done)) = self.again.pop_front() {
             // Whoever asked may have gone away.
@@ -392,7 +439,7 @@ impl Writer {
             self.metrics.dropped.increment(end.saturating_sub(gone));
         }
         if fits(self.bytes) > self.max_bytes {
-            self.metrics.refused.increment(count);
+            self.metrics.settled(&self.metrics.refused, count);
             return Arrivals::Full;
         }
         Arrivals::Kept
@@ -421,6 +468,8 @@ impl Writer {
                         1
                     };
                 group.events.push(event);
+            } else if event.change != Change::Arrived || arrivals == Arrivals::Kept {
+                self.metrics.settled(&self.metrics.moot, 1);
             }
         }
     }
