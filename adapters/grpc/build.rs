@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "mainflux/things/policies.proto",
             "mainflux/users/policies.proto",
             "rollcall/users/v1/tokens.proto",
+            "rollcall/users/v1/groups.proto",
             "rollcall/v1/rollcall.proto",
         ])?;
     let path = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

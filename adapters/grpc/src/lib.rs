@@ -7,6 +7,7 @@ mod caller;
 pub mod client;
 mod connections;
 mod events;
+mod groups;
 pub mod identities;
 mod status;
 mod things;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use rollcall_domain::access::Authority;
 use rollcall_domain::caller::Identities;
+use rollcall_domain::groups::Groups;
 use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
@@ -112,6 +114,7 @@ pub struct Services {
     pub identities: Arc<dyn Identities>,
     /// The same for what concerns this process: administrators may use it.
     pub admins: Arc<dyn Identities>,
+    pub groups: Option<Arc<Groups>>,
     pub things: Option<Arc<Things>>,
     pub front: Option<Front>,
     pub logs: Vec<Arc<dyn EventLog>>,
@@ -162,6 +165,13 @@ pub async fn serve(
         .add_service(health_service.max_decoding_message_size(most))
         .add_service(reflection);
 
+    if let Some(groups) = services.groups {
+        let groups = groups::Service::new(groups, Arc::clone(&services.identities));
+        let policies = users_api::policies_server::PoliciesServer::new(groups.clone());
+        served.add(policies.max_decoding_message_size(most)).await;
+        let groups = users_api::groups_server::GroupsServer::new(groups);
+        served.add(groups.max_decoding_message_size(most)).await;
+    }
     if let Some(things) = services.things {
         let authority = Arc::clone(&things) as Arc<dyn Authority>;
         let auth =
