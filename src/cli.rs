@@ -2,12 +2,14 @@
 
 mod check;
 mod events;
+mod groups;
 mod output;
 mod presence;
 mod provisioning;
 mod reload;
 mod replay;
 mod serve;
+mod user_policies;
 mod watch;
 
 use std::path::PathBuf;
@@ -62,6 +64,12 @@ enum Command {
     Connect(provisioning::Connect),
     /// Let a thing no longer use a channel
     Disconnect(provisioning::Disconnect),
+    /// Make and manage groups of users
+    #[command(subcommand)]
+    Groups(groups::Groups),
+    /// Manage what who may do
+    #[command(subcommand)]
+    Policies(Policies),
     /// Show events as redis-cli would
     Events(events::Events),
     /// Show who is online
@@ -88,6 +96,13 @@ struct Service<C: Subcommand> {
     serve: serve::Serve,
     #[command(subcommand)]
     command: Option<C>,
+}
+
+#[derive(Subcommand)]
+enum Policies {
+    /// On groups
+    #[command(subcommand)]
+    Users(user_policies::UserPolicies),
 }
 
 /// Does what `arguments` say.
@@ -134,6 +149,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Channels(channels) => channels.run(&session.connect().await?, output).await,
         Command::Connect(connect) => connect.run(&session.connect().await?, output).await,
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
+        Command::Groups(groups) => groups.run(&session.connect().await?, output).await,
+        Command::Policies(Policies::Users(policies)) => {
+            policies.run(&session.connect().await?, output).await
+        }
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,

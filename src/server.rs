@@ -119,6 +119,7 @@ impl Server {
         let served = rollcall_grpc::Services {
             identities: Arc::clone(&services.identities),
             admins: Arc::clone(&services.admins),
+            groups: services.groups.clone(),
             things: services.things.clone(),
             front: front.as_ref().map(RunningFront::for_grpc),
             logs,

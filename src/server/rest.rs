@@ -57,7 +57,11 @@ impl Rest {
             metrics,
         };
         let site = match self.role {
-            Role::Users => Site::Users(rollcall_http::Users { about }),
+            Role::Users => Site::Users(rollcall_http::Users {
+                groups: services.groups.clone()?,
+                identities: Arc::clone(&services.identities),
+                about,
+            }),
             Role::Things => {
                 let things = services.things.clone()?;
                 Site::Things(rollcall_http::Things {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rollcall_domain::access::{Authority, Revocations};
 use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
+use rollcall_domain::groups::{GroupStore, Groups, People, PolicyStore};
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things::{ThingStore, Things};
@@ -24,6 +25,7 @@ pub(super) struct Services {
     pub(super) identities: Arc<dyn Identities>,
     /// Who calls what concerns this process alone.
     pub(super) admins: Arc<dyn Identities>,
+    pub(super) groups: Option<Arc<Groups>>,
     pub(super) things: Option<Arc<Things>>,
     pub(super) admin: Option<UserId>,
     /// The administrator's password, the one time it is known.
@@ -57,6 +59,7 @@ impl Services {
         // Here it is only asked whether somebody is an administrator, not which one.
         let owner = admin.unwrap_or_else(UserId::generate);
         let admins = Arc::new(OwnersToken::new(token, owner, Arc::clone(&identities)));
+        let groups = role.has(Role::Users).then(|| groups(database));
         let things = match role.has(Role::Things) {
             true => Some(things(config, secrets, database, revocations)?),
             false => None,
@@ -64,6 +67,7 @@ impl Services {
         Ok(Self {
             identities,
             admins,
+            groups,
             things,
             admin,
             first_password,
@@ -77,6 +81,15 @@ impl Services {
             (_, url) => Ok(Arc::new(RemoteAuthority::new(url, config.things.timeout)?)),
         }
     }
+}
+
+fn groups(database: &Database) -> Arc<Groups> {
+    let store = Arc::new(database.clone());
+    Arc::new(Groups::new(
+        Arc::clone(&store) as Arc<dyn GroupStore<_>>,
+        Arc::clone(&store) as Arc<dyn PolicyStore<_>>,
+        store as Arc<dyn People>,
+    ))
 }
 
 fn things(

@@ -1,5 +1,29 @@
 //! The command line's side of the services.
 
+/// Makes a method of each call of a service.
+macro_rules! calls {
+    ($(#[$doc:meta])* $calls:ident of $service:ident:
+     $($name:ident($request:ident) -> $answer:ident;)*) => {
+        $(#[$doc])*
+        pub struct $calls<'a>(&'a Client);
+
+        impl $calls<'_> {
+            $(
+                /// # Errors
+                /// As all calls: [`ClientError::Refused`] with what the server says, or it cannot be reached.
+                pub async fn $name(&self, request: api::$request) -> Result<api::$answer, ClientError> {
+                    let channel = self.0.channel.clone();
+                    let mut client = $service::new(channel).max_decoding_message_size(MAX_MESSAGE);
+                    let answer = client.$name(request).await;
+                    Ok(answer.map_err(|status| self.0.failed(status))?.into_inner())
+                }
+            )*
+        }
+    };
+}
+
+pub mod groups;
+
 use rollcall_domain::identity::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use rollcall_domain::entity::Update;
 use rollcall_domain::event::Event;
-use rollcall_domain::groups::{Policy, PolicyFilter, PolicyStore, Standing, Subject, Tell};
+use rollcall_domain::groups::{
+    People, Person, Policy, PolicyFilter, PolicyStore, Standing, Subject, Tell,
+};
 use rollcall_domain::identity::{ThingId, UserId};
 use rollcall_domain::listing::{Listing, Page};
 use rollcall_domain::policies::{Action, Actions};
@@ -13,7 +15,7 @@ use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed};
 use crate::groups::{Tables, update};
-use crate::rows::{flag, id, is_set, moment, status};
+use crate::rows::{flag, id, is_set, moment, optional_id, status};
 use crate::statement::Statement;
 
 const COLUMNS: &str =
@@ -195,6 +197,25 @@ impl<I: Tables> PolicyStore<I> for Database {
 
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
         self.record_events(events).await
+    }
+}
+
+#[async_trait]
+impl People for Database {
+    async fn person(&self, id: UserId) -> Result<Option<Person>, StoreError> {
+        let failed = failed("read a user");
+        let row = sqlx::query("SELECT owner, admin FROM users WHERE id = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let person = |row: AnyRow| {
+            Ok(Person {
+                owner: optional_id(&row, 0)?.map(UserId::from_bytes),
+                admin: is_set(&row, 1)?,
+            })
+        };
+        row.map(person).transpose().map_err(&failed)
     }
 }
 
