@@ -17,6 +17,7 @@ mod faults;
 mod following;
 #[path = "../golden/golden.rs"]
 mod golden;
+mod groups;
 mod identifiers;
 mod journal;
 mod kick;

@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed};
 use crate::groups::{Tables, update};
-use crate::rows::{flag, id, is_set, moment, optional_id, status};
+use crate::rows::{flag, id, is_set, moment, status};
 use crate::statement::Statement;
 
 const COLUMNS: &str =
@@ -204,15 +204,16 @@ impl<I: Tables> PolicyStore<I> for Database {
 impl People for Database {
     async fn person(&self, id: UserId) -> Result<Option<Person>, StoreError> {
         let failed = failed("read a user");
-        let row = sqlx::query("SELECT owner, admin FROM users WHERE id = $1")
+        let row = sqlx::query("SELECT admin FROM users WHERE id = $1")
             .bind(id.as_bytes().as_slice())
             .fetch_optional(&self.readers)
             .await
             .map_err(&failed)?;
         let person = |row: AnyRow| {
             Ok(Person {
-                owner: optional_id(&row, 0)?.map(UserId::from_bytes),
-                admin: is_set(&row, 1)?,
+                // Nobody has one yet.
+                owner: None,
+                admin: is_set(&row, 0)?,
             })
         };
         row.map(person).transpose().map_err(&failed)
