@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rollcall_domain::access::{Authority, Revocations};
 use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
-use rollcall_domain::groups::{GroupStore, Groups, People, PolicyStore};
+use rollcall_domain::groups::Groups;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things::{ThingStore, Things};
@@ -41,13 +41,13 @@ impl Services {
         revocations: Arc<dyn Revocations>,
     ) -> anyhow::Result<Self> {
         let token = secrets.admin_token()?;
-        let (mut admin, mut first_password) = (None, None);
+        let (mut admin, mut groups, mut first_password) = (None, None, None);
         let mut identities: Arc<dyn Identities> = if role.has(Role::Users) {
             let service = UsersService::open(config, secrets, database).await?;
-            let (users, groups) = (service.users.clone(), service.groups.clone());
             admin = Some(service.admin);
+            groups = Some(Arc::clone(&service.groups));
             first_password = service.first_password;
-            let others = Arc::new(Announced::new(users, groups));
+            let others = Arc::new(Announced::new(service.users, service.groups));
             Arc::new(OwnersToken::new(token.clone(), service.admin, others))
         } else {
             Arc::new(NobodyElse)
@@ -59,7 +59,6 @@ impl Services {
         // Here it is only asked whether somebody is an administrator, not which one.
         let owner = admin.unwrap_or_else(UserId::generate);
         let admins = Arc::new(OwnersToken::new(token, owner, Arc::clone(&identities)));
-        let groups = role.has(Role::Users).then(|| groups(database));
         let things = match role.has(Role::Things) {
             true => Some(things(config, secrets, database, revocations)?),
             false => None,
@@ -81,15 +80,6 @@ impl Services {
             (_, url) => Ok(Arc::new(RemoteAuthority::new(url, config.things.timeout)?)),
         }
     }
-}
-
-fn groups(database: &Database) -> Arc<Groups> {
-    let store = Arc::new(database.clone());
-    Arc::new(Groups::new(
-        Arc::clone(&store) as Arc<dyn GroupStore<_>>,
-        Arc::clone(&store) as Arc<dyn PolicyStore<_>>,
-        store as Arc<dyn People>,
-    ))
 }
 
 fn things(

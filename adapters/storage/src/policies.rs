@@ -3,9 +3,7 @@
 use async_trait::async_trait;
 use rollcall_domain::entity::Update;
 use rollcall_domain::event::Event;
-use rollcall_domain::groups::{
-    People, Person, Policy, PolicyFilter, PolicyStore, Standing, Subject, Tell,
-};
+use rollcall_domain::groups::{Policy, PolicyFilter, PolicyStore, Standing, Subject, Tell};
 use rollcall_domain::identity::{ThingId, UserId};
 use rollcall_domain::listing::{Listing, Page};
 use rollcall_domain::policies::{Action, Actions};
@@ -197,26 +195,6 @@ impl<I: Tables> PolicyStore<I> for Database {
 
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
         self.record_events(events).await
-    }
-}
-
-#[async_trait]
-impl People for Database {
-    async fn person(&self, id: UserId) -> Result<Option<Person>, StoreError> {
-        let failed = failed("read a user");
-        let row = sqlx::query("SELECT admin FROM users WHERE id = $1")
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(&failed)?;
-        let person = |row: AnyRow| {
-            Ok(Person {
-                // Nobody has one yet.
-                owner: None,
-                admin: is_set(&row, 0)?,
-            })
-        };
-        row.map(person).transpose().map_err(&failed)
     }
 }
 
