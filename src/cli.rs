@@ -1,8 +1,11 @@
 //! The command line: `up` runs a server, everything else talks to one.
 
 mod check;
+mod completions;
+mod credentials;
 mod events;
 mod groups;
+mod login;
 mod output;
 mod presence;
 mod provisioning;
@@ -15,11 +18,13 @@ mod watch;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rollcall_domain::identity::Secret;
 use rollcall_grpc::client::Client;
 
 use crate::config::{self, Config};
 use crate::secrets;
 use crate::server::Role;
+use credentials::Credentials;
 use output::Output;
 
 /// An MQTT front that authenticates things and keeps a truthful roll of who is connected.
@@ -35,7 +40,8 @@ pub struct Arguments {
     /// Where a running server serves gRPC [default: what the configuration says]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     server: Option<String>,
-    /// The server's token [default: secrets/admin.token in the data folder]
+    /// A file with the token to use [default: that of `rollcall login` at this server; if nobody is signed in there,
+    /// secrets/admin.token in the data folder]
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Print JSON, for machines
@@ -57,6 +63,10 @@ enum Command {
     Things(Service<provisioning::Things>),
     /// Run the bootstrap service alone; the other services are elsewhere
     Bootstrap(serve::Serve),
+    /// Sign in; the tokens are kept for the commands that follow
+    Login(login::Login),
+    /// Sign out: the tokens are good no longer
+    Logout(login::Logout),
     /// Make and list channels
     #[command(subcommand)]
     Channels(provisioning::Channels),
@@ -80,6 +90,8 @@ enum Command {
     Kick(presence::Kick),
     /// Read the certificates of the server again
     Reload(reload::Reload),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Completions),
     /// Add up what the streams say of users, things and configurations, and compare it with the database
     Replay(replay::Replay),
 }
@@ -146,6 +158,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Some(things) => things.run(&session.connect().await?, output).await,
         },
         Command::Bootstrap(serve) => serve.run(Role::Bootstrap, &config, output).await,
+        Command::Login(login) => login.run(&session, output).await,
+        Command::Logout(logout) => logout.run(&session, output).await,
         Command::Channels(channels) => channels.run(&session.connect().await?, output).await,
         Command::Connect(connect) => connect.run(&session.connect().await?, output).await,
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
@@ -156,6 +170,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,
+        Command::Completions(completions) => completions.run(),
         Command::Replay(replay) => replay.run(session.config, output).await,
         Command::CheckPresence(check) => check.run(session.config, output).await,
         Command::Kick(kick) => kick.run(&session.connect().await?, output).await,
@@ -171,14 +186,42 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn connect(&self) -> anyhow::Result<Client> {
-        let path = self.token_file.clone();
-        let token =
-            secrets::token_from(&path.unwrap_or_else(|| secrets::token_path(&self.config.data)))?;
-        let server = self
-            .server
-            .clone()
-            .unwrap_or_else(|| self.config.grpc.listen.to_string());
-        Ok(Client::connect(&server, &token).await?)
+        let server = self.server();
+        Ok(Client::connect(&server, &self.token(&server).await?).await?)
+    }
+
+    fn server(&self) -> String {
+        let server = self.server.clone();
+        server.unwrap_or_else(|| self.config.grpc.listen.to_string())
+    }
+
+    /// Where users sign in: the server that is named, or the users service that it asks.
+    fn users_server(&self) -> String {
+        match (&self.server, self.users_authority()) {
+            (None, Some(authority)) => authority,
+            _ => self.server(),
+        }
+    }
+
+    fn users_authority(&self) -> Option<String> {
+        let authority = self.config.users.authority.strip_prefix("http://")?;
+        Some(authority.trim_end_matches('/').to_owned())
+    }
+
+    async fn token(&self, server: &str) -> anyhow::Result<Secret> {
+        if let Some(path) = &self.token_file {
+            return Ok(secrets::token_from(path)?);
+        }
+        let mut servers = vec![server.to_owned()];
+        servers.extend(self.users_authority());
+        if let Some(mut credentials) = Credentials::find()?
+            && let Some(token) = credentials.token(&servers).await?
+        {
+            return Ok(token);
+        }
+        Ok(secrets::token_from(&secrets::token_path(
+            &self.config.data,
+        ))?)
     }
 }
 

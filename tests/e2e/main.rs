@@ -6,6 +6,7 @@ mod authority;
 mod checker;
 mod client;
 mod clients;
+mod completions;
 mod conformance;
 mod connect;
 mod contract;

@@ -23,6 +23,7 @@ macro_rules! calls {
 }
 
 pub mod groups;
+pub mod tokens;
 
 use rollcall_domain::identity::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -46,7 +47,9 @@ pub enum ClientError {
     Address(String),
     #[error("cannot reach rollcall at {0}: is `rollcall up` running there?")]
     Unreachable(String),
-    #[error("the server does not accept the token: see --token-file")]
+    #[error(
+        "the server does not accept the token: sign in with `rollcall login`, or see --token-file"
+    )]
     Token,
     #[error("{0} did not answer in time: ask for less at once, or allow more with grpc.timeout")]
     TooLate(String),
@@ -98,16 +101,7 @@ impl Client {
     }
 
     fn failed(&self, status: Status) -> ClientError {
-        match status.code() {
-            Code::Unauthenticated => ClientError::Token,
-            // The connection has failed, not the call.
-            Code::Unavailable if std::error::Error::source(&status).is_some() => {
-                ClientError::Unreachable(self.server.clone())
-            }
-            // The server gives up on a call by cancelling it.
-            Code::DeadlineExceeded | Code::Cancelled => ClientError::TooLate(self.server.clone()),
-            _ => ClientError::Refused(status.message().to_owned()),
-        }
+        failed(&self.server, status)
     }
 
     /// # Errors
@@ -269,6 +263,19 @@ impl Client {
             client: self.clone(),
             messages,
         })
+    }
+}
+
+fn failed(server: &str, status: Status) -> ClientError {
+    match status.code() {
+        Code::Unauthenticated => ClientError::Token,
+        // The connection has failed, not the call.
+        Code::Unavailable if std::error::Error::source(&status).is_some() => {
+            ClientError::Unreachable(server.to_owned())
+        }
+        // The server gives up on a call by cancelling it.
+        Code::DeadlineExceeded | Code::Cancelled => ClientError::TooLate(server.to_owned()),
+        _ => ClientError::Refused(status.message().to_owned()),
     }
 }
 
