@@ -32,6 +32,9 @@ mod observe;
 mod open;
 mod options;
 mod ordering;
+mod postgres;
+#[path = "../../adapters/storage/tests/support/postgres_server.rs"]
+mod postgres_server;
 mod presence;
 mod provisioning;
 mod proxy;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, Hello};
 use crate::leaks::{self, Place, Secrets};
+use crate::postgres_server;
 use crate::redis_server;
 use crate::rest;
 
@@ -452,6 +453,10 @@ impl World {
         let urls = self.environment.iter();
         for (_, url) in urls.filter(|(name, _)| name == "ROLLCALL_REDIS__URL") {
             places.extend(redis_server::dump(url));
+        }
+        let urls = self.environment.iter();
+        for (_, url) in urls.filter(|(name, _)| name == "ROLLCALL_STORAGE__URL") {
+            places.push(("PostgreSQL".to_owned(), postgres_server::dump(url)));
         }
         places
     }

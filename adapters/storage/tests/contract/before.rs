@@ -70,6 +70,16 @@ async fn channels_and_grants_of_before_are_kept() {
     ];
     assert_eq!(names, expected);
     assert_eq!(channels[1].metadata["a"], 1);
+    let wanted = GroupFilter::<ChannelId> {
+        metadata: Some(channels[1].metadata.clone()),
+        ..GroupFilter::default()
+    };
+    let found = database.groups(&wanted, page).await.expect("read").items;
+    assert_eq!(
+        found[..],
+        channels[1..2],
+        "its metadata can be searched for"
+    );
     let off = &channels[2];
     assert_eq!((off.status, off.owner), (Status::Disabled, owner));
     assert_eq!(off.update.expect("changed").at.0, 9);
@@ -104,4 +114,24 @@ async fn channels_and_grants_of_before_are_kept() {
         let kept = database.change_group(channel(end), &details, update, &tell);
         assert_eq!(kept.await.is_err(), taken, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_file_of_a_later_version_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let database = Database::open(&path).await.expect("made");
+    database.close().await;
+    drop(database);
+    let options = SqliteConnectOptions::new().filename(&path);
+    let file = SqliteConnection::connect_with(&options).await;
+    let mut file = file.expect("opens");
+    let later = "INSERT INTO _sqlx_migrations VALUES (9999, 'later', 0, 1, x'00', 1)";
+    sqlx::raw_sql(later).execute(&mut file).await.expect("kept");
+    file.close().await.expect("closed");
+    let before = std::fs::read(&path).expect("a file");
+    let opened = Database::open(&path).await.map(|_| ());
+    let said = opened.expect_err("later").to_string();
+    assert!(said.contains("of a later version"), "{said}");
+    assert!(std::fs::read(&path).expect("a file") == before);
 }

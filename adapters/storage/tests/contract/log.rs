@@ -140,3 +140,24 @@ pub(crate) async fn a_new_producer_is_the_same_for_all(database: &Database) {
     log.refresh().await.expect("read");
     assert_eq!(log.producer(), after);
 }
+
+pub(crate) async fn more_callers_than_can_wait_are_all_heard(database: &Database) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..3_000 {
+        let database = database.clone();
+        tasks.spawn(async move {
+            let recorded = database.record_events(vec![event(Stream::Users, number)]);
+            recorded.await.expect("kept");
+        });
+    }
+    tasks.join_all().await;
+    let entries = check(&*log(database, Stream::Users), 3_000).await;
+    let mut numbers: Vec<&str> = entries.iter().map(|it| value(it, "number")).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 3_000);
+    // After it was closed, nobody waits for ever.
+    database.close().await;
+    let late = database.record_events(vec![event(Stream::Users, 0)]);
+    late.await.expect_err("closed");
+}

@@ -1,6 +1,7 @@
 //! What stores promise, on each of them: in memory, in a SQLite file, in a PostgreSQL.
 
 mod before;
+mod bootstrap;
 mod groups;
 mod log;
 mod postgres;
@@ -103,6 +104,7 @@ mod of_logs {
             a_change_that_fails_says_nothing,
             marks_of_the_relay_are_remembered,
             a_new_producer_is_the_same_for_all,
+            more_callers_than_can_wait_are_all_heard,
         }
     }
 }
@@ -132,6 +134,27 @@ mod of_users {
             a_user_has_so_many_logins_and_no_more,
             a_reset_is_due_until_its_mail_is_sent,
             a_reset_token_is_good_once_and_for_a_while,
+        },
+        memory: memory
+    }
+}
+
+mod of_configurations {
+    use rollcall_domain::memory::{Configs, Events};
+
+    fn memory() -> Configs {
+        Configs::new(Events::default())
+    }
+
+    held_to! {
+        bootstrap::{
+            a_configuration_comes_back_as_it_was_kept,
+            a_thing_and_an_external_id_are_taken_once,
+            a_change_is_of_what_it_names_and_of_one_revision,
+            channels_are_shared_and_forgotten_when_nobody_has_them,
+            a_list_has_what_its_filter_says,
+            an_entry_is_heard_once_and_in_turn,
+            what_is_heard_changes_what_is_older,
         },
         memory: memory
     }

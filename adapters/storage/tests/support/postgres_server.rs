@@ -1,5 +1,7 @@
 //! A real PostgreSQL of a test's own, on a unix socket in a temporary folder.
 
+#![allow(dead_code, reason = "each of several programs needs its own part")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -154,7 +156,6 @@ impl Drop for PostgresServer {
 }
 
 /// Everything in a database, as text.
-#[allow(dead_code, reason = "of two test programs one needs it")]
 pub(crate) fn dump(url: &str) -> Vec<u8> {
     let output = Command::new(program("pg_dump")).arg(url).output();
     output.expect("pg_dump").stdout
