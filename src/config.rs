@@ -169,6 +169,7 @@ pub enum ShowKeys {
 #[serde(deny_unknown_fields)]
 pub struct Events {
     pub extended: bool,
+    pub exclude: rollcall_domain::event::Exclude,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -452,6 +453,8 @@ mod tests {
                 "users.max_guesses_in_all",
             ),
             ("ROLLCALL_USERS__HASHERS", "0", "users.hashers"),
+            ("ROLLCALL_EVENTS__EXCLUDE", "*.view,things", "\"things\""),
+            ("ROLLCALL_EVENTS__EXCLUDE", "*.VIEW", "events.exclude"),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
             (
                 "ROLLCALL_REDIS__MAX_STREAM_AGE",

@@ -77,7 +77,8 @@ impl Server {
         let database = match config.storage.url.is_empty() {
             true => Database::open(&role.database(&config.data)?).await?,
             false => Database::connect(&config.storage).await?,
-        };
+        }
+        .without(config.events.exclude.clone());
         let journal = match role.has(Role::Mqtt) {
             true => Some(front::open_journal(config).await?),
             false => None,

@@ -1,9 +1,13 @@
 //! Everything the system announces, as streams carry it: flat fields of text.
 
+mod exclude;
+
 use std::borrow::Cow;
 
 use crate::identity::Timestamp;
 use crate::presence::{Change, Presence};
+
+pub use exclude::{BadPattern, Exclude};
 
 /// The four streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,6 +14,7 @@ mod crashes;
 mod drain;
 mod durable;
 mod edges;
+mod exclude;
 mod faults;
 mod following;
 #[path = "../golden/golden.rs"]

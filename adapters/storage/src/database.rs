@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_domain::event::{Event, Stream};
+use rollcall_domain::event::{Event, Exclude, Stream};
 use rollcall_domain::ports::{Cursors, EventLog, StoreError};
 use serde::Deserialize;
 use sqlx::AnyPool;
@@ -18,6 +18,7 @@ use sqlx::migrate::Migrator;
 use crate::events::{self, Log};
 use crate::lock::Lock;
 use crate::postgres::Url;
+use crate::recorder::Recorder;
 use crate::{OpenError, boxed, postgres, sqlite};
 
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/services");
@@ -66,6 +67,8 @@ pub struct Database {
     pub(crate) writer: AnyPool,
     pub(crate) readers: AnyPool,
     pub(crate) logs: Arc<HashMap<Stream, Arc<Log>>>,
+    pub(crate) exclude: Arc<Exclude>,
+    recorder: Recorder,
     _lock: Option<Arc<Lock>>,
 }
 
@@ -84,12 +87,9 @@ impl Database {
         let writer = sqlite::writer(path).await.map_err(failed)?;
         let readers = sqlite::readers(path).await.map_err(failed)?;
         let logs = logs(&writer, &readers).await.map_err(failed)?;
-        Ok(Self {
-            writer,
-            readers,
-            logs,
-            _lock: Some(lock),
-        })
+        let mut database = Self::of(writer, readers, logs);
+        database._lock = Some(lock);
+        Ok(database)
     }
 
     /// Opens the PostgreSQL at `config.url`. Other processes may use it at the same time.
@@ -102,12 +102,27 @@ impl Database {
             .await
             .map_err(|error| postgres::explain(&config.url, error))?;
         tokio::spawn(events::watch(Arc::downgrade(&logs), pool.clone()));
-        Ok(Self {
-            writer: pool.clone(),
-            readers: pool,
+        Ok(Self::of(pool.clone(), pool, logs))
+    }
+
+    fn of(writer: AnyPool, readers: AnyPool, logs: Arc<HashMap<Stream, Arc<Log>>>) -> Self {
+        Self {
+            recorder: Recorder::start(writer.clone(), Arc::clone(&logs)),
+            writer,
+            readers,
             logs,
+            exclude: Arc::default(),
             _lock: None,
-        })
+        }
+    }
+
+    /// Keeps these events out of its logs, and so of the streams.
+    #[must_use]
+    pub fn without(self, exclude: Exclude) -> Self {
+        Self {
+            exclude: Arc::new(exclude),
+            ..self
+        }
     }
 
     /// The events of a service.
@@ -118,14 +133,17 @@ impl Database {
             .map(|log| Arc::clone(log) as Arc<dyn EventLog>)
     }
 
-    /// Keeps events of what changes nothing.
+    /// Keeps events of what changes nothing, together with those of others that come at the same time. Returns
+    /// when they are committed; cancelled, they may or may not be kept.
     ///
     /// # Errors
     /// They are not kept.
-    pub async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        let failed = failed("append to the event log");
-        let transaction = self.writer.begin().await.map_err(&failed)?;
-        self.commit(transaction, events).await.map_err(&failed)
+    pub async fn record_events(&self, mut events: Vec<Event>) -> Result<(), StoreError> {
+        events.retain(|event| !self.exclude.has(event));
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.recorder.record(events).await
     }
 
     /// Waits for what is under way, and lets go of the database.

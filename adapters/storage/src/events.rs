@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use crate::boxed;
 use crate::database::Database;
-use crate::rows::{from_json, id, moment, number};
+use crate::rows::{from_json, id, json, moment, number};
+use crate::statement;
 
 /// So many events stay readable after they have been relayed.
 const HISTORY: u64 = 100_000;
@@ -140,31 +141,38 @@ impl Database {
     /// Commits what `transaction` did together with the events that tell of it, and wakes who waits for them.
     pub(crate) async fn commit(
         &self,
-        mut transaction: Transaction<'_, Any>,
-        events: Vec<Event>,
+        transaction: Transaction<'_, Any>,
+        mut events: Vec<Event>,
     ) -> Result<(), sqlx::Error> {
-        // In the order of their names: two transactions never wait for each other's logs.
-        let mut streams: BTreeMap<&'static str, (Stream, Vec<Event>)> = BTreeMap::new();
-        for event in events {
-            let entry = streams.entry(event.stream.as_str());
-            entry
-                .or_insert_with(|| (event.stream, Vec::new()))
-                .1
-                .push(event);
-        }
-        let mut ends = Vec::with_capacity(streams.len());
-        for (stream, events) in streams.into_values() {
-            let last = append(&mut transaction, stream, events).await?;
-            ends.push((stream, last));
-        }
-        transaction.commit().await?;
-        for (stream, last) in ends {
-            if let Some(log) = self.logs.get(&stream) {
-                log.reached(last);
-            }
-        }
-        Ok(())
+        events.retain(|event| !self.exclude.has(event));
+        commit(&self.logs, transaction, events).await
     }
+}
+
+pub(crate) async fn commit(
+    logs: &HashMap<Stream, Arc<Log>>,
+    mut transaction: Transaction<'_, Any>,
+    events: Vec<Event>,
+) -> Result<(), sqlx::Error> {
+    // In the order of their names: two transactions never wait for each other's logs.
+    let mut streams: BTreeMap<&'static str, (Stream, Vec<Event>)> = BTreeMap::new();
+    for event in events {
+        let entry = streams.entry(event.stream.as_str());
+        let (_, events) = entry.or_insert_with(|| (event.stream, Vec::new()));
+        events.push(event);
+    }
+    let mut ends = Vec::with_capacity(streams.len());
+    for (stream, events) in streams.into_values() {
+        let last = append(&mut transaction, stream, events).await?;
+        ends.push((stream, last));
+    }
+    transaction.commit().await?;
+    for (stream, last) in ends {
+        if let Some(log) = logs.get(&stream) {
+            log.reached(last);
+        }
+    }
+    Ok(())
 }
 
 /// Appends to the log of a stream. Returns the position of the last event.
@@ -183,18 +191,16 @@ async fn append(
             .await?;
     let last: i64 = row.try_get(0)?;
     let mut at = moment(&row, 1)?;
+    let mut rows = Vec::with_capacity(events.len());
     for (position, mut event) in (last - count + 1..).zip(events) {
         at = event.occurred_at.max(at.next());
         event
             .fields
             .push(("occurred_at".into(), at.to_string().into()));
-        sqlx::query("INSERT INTO events (stream, position, fields) VALUES ($1, $2, $3)")
-            .bind(name)
-            .bind(position)
-            .bind(serde_json::to_string(&event.fields).expect("invariant: text"))
-            .execute(&mut *connection)
-            .await?;
+        rows.push([name.into(), position.into(), json(&event.fields).into()]);
     }
+    let insert = "INSERT INTO events (stream, position, fields)";
+    statement::insert(connection, insert, rows).await?;
     sqlx::query("UPDATE logs SET last_at = $1 WHERE stream = $2")
         .bind(at.0.cast_signed())
         .bind(name)

@@ -13,6 +13,7 @@ mod logins;
 mod metadata;
 mod policies;
 pub mod postgres;
+mod recorder;
 mod resets;
 mod rows;
 pub mod sessions;
