@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rollcall_domain::entity::{Status, Update};
 use rollcall_domain::event::Event;
 use rollcall_domain::groups::{People, Person, Tell};
-use rollcall_domain::identity::UserId;
+use rollcall_domain::identity::{GroupId, UserId};
 use rollcall_domain::listing::{Listing, Page, StatusFilter, Visibility};
 use rollcall_domain::policies::Action;
 use rollcall_domain::ports::StoreError;
@@ -134,20 +134,7 @@ impl UserStore for Database {
         filter: &UserFilter,
         page: Page,
     ) -> Result<Listing<User>, StoreError> {
-        let failed = failed("list users");
-        let select = format!("SELECT {COLUMNS}");
-        let rows = self.page(
-            &select,
-            which(scope, filter),
-            "users.created_at, users.id",
-            page,
-        );
-        let Listing { items, total } = rows.await.map_err(&failed)?;
-        let items = items.iter().map(user).collect::<Result<_, _>>();
-        Ok(Listing {
-            items: items.map_err(&failed)?,
-            total,
-        })
+        self.list_users(which(scope, filter), page).await
     }
 
     async fn admin(&self) -> Result<Option<User>, StoreError> {
@@ -180,6 +167,35 @@ impl People for Database {
             })
         };
         row.map(person).transpose().map_err(&failed)
+    }
+
+    async fn members(
+        &self,
+        group: GroupId,
+        vouched: bool,
+        filter: &UserFilter,
+        page: Page,
+    ) -> Result<Listing<User>, StoreError> {
+        let mut members = which(Scope::Everybody, filter);
+        members.push(" AND users.id IN (SELECT subject FROM user_policies WHERE object = ");
+        members.bind(group.as_bytes());
+        members.push(if vouched { " AND vouched = 1)" } else { ")" });
+        self.list_users(members, page).await
+    }
+}
+
+impl Database {
+    async fn list_users(&self, which: Statement, page: Page) -> Result<Listing<User>, StoreError> {
+        let failed = failed("list users");
+        let select = format!("SELECT {COLUMNS}");
+        let order = "users.created_at, users.id";
+        let rows = self.page(&select, which, order, page).await;
+        let Listing { items, total } = rows.map_err(&failed)?;
+        let items = items.iter().map(user).collect::<Result<_, _>>();
+        Ok(Listing {
+            items: items.map_err(&failed)?,
+            total,
+        })
     }
 }
 

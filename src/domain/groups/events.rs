@@ -5,6 +5,7 @@ use crate::entity::Update;
 use crate::event::{self, Event, Stream};
 use crate::identity::{GroupId, UserId};
 use crate::listing::Page;
+use crate::users::UserFilter;
 
 use super::{Group, GroupQuery, Policy, PolicyFilter};
 
@@ -49,6 +50,30 @@ pub(super) fn listed_by_user(user: UserId, query: &GroupQuery, total: u64, page:
     // Whatever the name says, consumers find the user there.
     fields.push(("channel_id", user.to_string()));
     users("group.list_by_user", fields)
+}
+
+pub(super) fn listed_by_group(
+    group: GroupId,
+    filter: &UserFilter,
+    total: u64,
+    page: Page,
+) -> Event {
+    let metadata = filter.metadata.as_ref().map(event::json);
+    users(
+        "user.list_by_group",
+        vec![
+            ("total", total.to_string()),
+            ("offset", page.offset.to_string()),
+            ("limit", page.limit.to_string()),
+            ("group_id", group.to_string()),
+            ("status", filter.status.as_str().into()),
+            ("name", filter.name.clone().unwrap_or_default()),
+            ("identity", filter.identity.clone().unwrap_or_default()),
+            ("tag", filter.tag.clone().unwrap_or_default()),
+            ("owner", text(filter.owner)),
+            ("metadata", metadata.unwrap_or_default()),
+        ],
+    )
 }
 
 fn list(query: &GroupQuery, total: u64, page: Page) -> Fields {

@@ -11,6 +11,7 @@ use crate::listing::{Listing, Page, StatusFilter, Visibility};
 use crate::policies::Action;
 use crate::ports::StoreError;
 use crate::refusal::Refusal;
+use crate::users::{User, UserFilter};
 
 use super::{
     Details, Direction, Group, GroupFilter, GroupStore, NewGroup, PolicyStore, Seen, Subject, Tree,
@@ -21,6 +22,15 @@ use super::{
 #[async_trait]
 pub trait People: Send + Sync {
     async fn person(&self, id: UserId) -> Result<Option<Person>, StoreError>;
+
+    /// Who is in the group, or who of them is vouched for, in the order they were made.
+    async fn members(
+        &self,
+        group: GroupId,
+        vouched: bool,
+        filter: &UserFilter,
+        page: Page,
+    ) -> Result<Listing<User>, StoreError>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,6 +241,27 @@ impl Groups {
         };
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed_by_user(user, query, listing.total, page);
+        self.policies.record(vec![listed]).await?;
+        Ok(listing)
+    }
+
+    /// Who is in a group. That is for its owner, and for who holds `c_list` on it: they see whom rights over others
+    /// reach, that is, who was brought in by somebody with a say over him. Administrators see all.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`], [`Refusal::NotFound`], [`Refusal::Denied`].
+    pub async fn members(
+        &self,
+        caller: &Caller,
+        id: GroupId,
+        filter: &UserFilter,
+        page: Page,
+    ) -> Result<Listing<User>, Refusal> {
+        let page = page.check()?;
+        self.reach(caller, id, Action::ClientList).await?;
+        let vouched = !caller.admin;
+        let listing = self.people.members(id, vouched, filter, page).await?;
+        let listed = events::listed_by_group(id, filter, listing.total, page);
         self.policies.record(vec![listed]).await?;
         Ok(listing)
     }

@@ -10,10 +10,11 @@ use super::*;
 use crate::caller::Question;
 use crate::event::Event;
 use crate::identity::Secret;
-use crate::listing::{Page, Visibility};
+use crate::listing::{Listing, Page, Visibility};
 use crate::memory::{self, Events};
 use crate::policies::{Action, Actions};
 use crate::ports::StoreError;
+use crate::users::{User, UserFilter};
 
 /// Users 1 to 9; the ninth is an administrator, and the fifth is owned by the fourth.
 struct Nine;
@@ -27,6 +28,20 @@ impl People for Nine {
             admin: number == 9,
         };
         Ok((1..=9).contains(&number).then_some(person))
+    }
+
+    /// Nobody: who is asked for is seen by the total.
+    async fn members(
+        &self,
+        _: GroupId,
+        vouched: bool,
+        _: &UserFilter,
+        _: Page,
+    ) -> Result<Listing<User>, StoreError> {
+        Ok(Listing {
+            items: Vec::new(),
+            total: if vouched { 1 } else { 2 },
+        })
     }
 }
 
@@ -406,7 +421,6 @@ async fn lists_have_what_their_reader_may_see() {
         let names: Vec<_> = listing.items.into_iter().map(|it| it.name).collect();
         names.join(" ")
     };
-    use crate::listing::Listing;
     for (who, visibility, sees) in [
         (1, Visibility::All, "hall yard cellar"),
         (1, Visibility::Mine, "hall cellar"),
@@ -453,6 +467,34 @@ async fn lists_have_what_their_reader_may_see() {
     assert_eq!(policies(2, Some(2)).await.expect("own"), 2);
     assert_eq!(policies(9, None).await.expect("all"), 3);
     assert_eq!(word(policies(1, Some(2)).await), "denied");
+}
+
+#[tokio::test]
+async fn members_are_listed_for_who_may_see_them() {
+    let house = house();
+    let group = house.group(1, "hall").await;
+    assert_eq!(house.let_do(1, 2, group, "c_list").await, "done");
+    assert_eq!(house.let_do(1, 3, group, "g_list").await, "done");
+    for (who, total) in [
+        (1, Ok(1)),
+        (2, Ok(1)),
+        (9, Ok(2)),
+        (3, Err("denied")),
+        (4, Err("denied")),
+    ] {
+        let filter = UserFilter::default();
+        let listed = house
+            .groups
+            .members(caller(who), group, &filter, Page::default())
+            .await;
+        let listed = listed.map(|listing| listing.total);
+        assert_eq!(listed.map_err(|refusal| word::<()>(Err(refusal))), total);
+        if total.is_ok() {
+            let told = house.last();
+            assert_eq!(field(&told, "operation"), "user.list_by_group");
+            assert_eq!(field(&told, "group_id"), group.to_string());
+        }
+    }
 }
 
 #[tokio::test]

@@ -237,6 +237,27 @@ impl People for Users {
             admin: user.admin,
         }))
     }
+
+    async fn members(
+        &self,
+        group: GroupId,
+        vouched: bool,
+        filter: &UserFilter,
+        page: Page,
+    ) -> Result<Listing<User>, StoreError> {
+        let everybody = Page {
+            offset: 0,
+            limit: u64::MAX,
+        };
+        let mut members = Vec::new();
+        for user in self.users(Scope::Everybody, filter, everybody).await?.items {
+            let policy = self.groups.policy(Subject::User(user.id), group).await?;
+            if policy.is_some_and(|policy| policy.vouched || !vouched) {
+                members.push(user);
+            }
+        }
+        Ok(page_of(members, page))
+    }
 }
 
 #[async_trait]

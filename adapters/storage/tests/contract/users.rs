@@ -333,6 +333,28 @@ pub(crate) async fn a_list_has_who_the_one_who_asks_may_see(store: &dyn Store) {
     assert_eq!(seen(Visibility::All).await, [3, 2, 1]);
     let nothing = found(store, Scope::Of(id(5), Visibility::All), EVERYBODY).await;
     assert_eq!(nothing, [0; 0]);
+
+    let page = Page {
+        offset: 0,
+        limit: 2,
+    };
+    let off = UserFilter {
+        status: StatusFilter::Disabled,
+        ..UserFilter::default()
+    };
+    for (group, vouched, filter, total) in [
+        (1, false, UserFilter::default(), 3),
+        (1, true, UserFilter::default(), 2),
+        (1, false, off, 0),
+        (3, false, UserFilter::default(), 2),
+        (4, false, UserFilter::default(), 0),
+    ] {
+        let group = GroupId::from_bytes([group; 16]);
+        let members = store.members(group, vouched, &filter, page).await;
+        let members = members.expect("read");
+        assert_eq!(members.total, total);
+        assert_eq!(members.items.len() as u64, total.min(2));
+    }
 }
 
 pub(crate) async fn a_page_is_a_part_of_the_list(store: &dyn Store) {
