@@ -151,19 +151,16 @@ pub async fn serve(
     let most = usize::try_from(config.max_request_size.as_u64()).unwrap_or(usize::MAX);
     let admins = services.admins;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?
-        .max_decoding_message_size(most);
     let mut served = Served {
         routes: RoutesBuilder::default(),
         health,
+        names: vec![
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+        ],
     };
-    served
-        .routes
-        .add_service(health_service.max_decoding_message_size(most))
-        .add_service(reflection);
+    let health_service = health_service.max_decoding_message_size(most);
+    served.routes.add_service(health_service);
 
     if let Some(groups) = services.groups {
         let groups = groups::Service::new(groups, Arc::clone(&services.identities));
@@ -194,6 +191,15 @@ pub async fn serve(
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
     served.add(ForAdmins::new(events, admins)).await;
 
+    let mut reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    for name in served.names {
+        reflection = reflection.with_service_name(name);
+    }
+    let reflection = reflection.build_v1()?.max_decoding_message_size(most);
+    served.routes.add_service(reflection);
+
     let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
     Server::builder()
         .timeout(config.timeout)
@@ -208,10 +214,11 @@ pub async fn serve(
     Ok(())
 }
 
-/// The services so far, each of them healthy under its name.
+/// The services so far, each of them healthy under its name and listed by reflection.
 struct Served {
     routes: RoutesBuilder,
     health: HealthReporter,
+    names: Vec<&'static str>,
 }
 
 impl Served {
@@ -228,5 +235,6 @@ impl Served {
         let serving = ServingStatus::Serving;
         self.health.set_service_status(S::NAME, serving).await;
         self.routes.add_service(service);
+        self.names.push(S::NAME);
     }
 }

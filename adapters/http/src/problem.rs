@@ -167,6 +167,7 @@ impl OperationOutput for Problem {
     ) -> Vec<(Option<u16>, Described)> {
         [
             StatusCode::BAD_REQUEST,
+            StatusCode::UNAUTHORIZED,
             StatusCode::FORBIDDEN,
             StatusCode::NOT_FOUND,
             StatusCode::REQUEST_TIMEOUT,

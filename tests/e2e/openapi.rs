@@ -1,0 +1,172 @@
+//! REST as it describes itself: complete, and true whatever is sent.
+
+use serde_json::Value;
+
+use crate::rest::{Answer, send};
+use crate::world::World;
+
+/// An operation of a service's document.
+struct Operation {
+    method: String,
+    path: String,
+    takes_body: bool,
+    /// Statuses it says it may answer.
+    statuses: Vec<String>,
+}
+
+fn operations(address: &str) -> Vec<Operation> {
+    let document = send(address, "GET /openapi.json", &[], b"").json();
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(operation["operationId"].is_string(), "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            operations.push(Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                takes_body: operation["requestBody"].is_object(),
+                statuses: responses.keys().cloned().collect(),
+            });
+        }
+    }
+    operations
+}
+
+fn admin(world: &World) -> String {
+    let token = world.folder().join("data/secrets/admin.token");
+    let token = std::fs::read_to_string(token).expect("a token");
+    format!("Authorization: Bearer {token}")
+}
+
+/// The path with every parameter filled in.
+fn fill(path: &str, value: &str) -> String {
+    let parts = path.split('/').map(|part| match part.starts_with('{') {
+        true => value,
+        false => part,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn check(operation: &Operation, answer: &Answer, sent: &str) {
+    let Operation { method, path, .. } = operation;
+    let status = answer.status;
+    assert!(status < 500, "{method} {path} {sent}: {answer:?}");
+    let described = operation.statuses.contains(&status.to_string());
+    assert!(
+        described,
+        "{method} {path} {sent}: {status} is not described"
+    );
+    if status >= 400 {
+        let problem = answer.json();
+        assert!(
+            problem["error"].is_string(),
+            "{method} {path} {sent}: {problem}"
+        );
+        assert!(
+            problem["message"].is_string(),
+            "{method} {path} {sent}: {problem}"
+        );
+    }
+}
+
+#[test]
+fn whatever_is_sent_the_answer_is_one_that_is_described() {
+    let world = World::start();
+    let admin = admin(&world);
+    let json = "Content-Type: application/json";
+    let deep = format!(
+        "{{\"metadata\":{}{}}}",
+        "[".repeat(5_000),
+        "]".repeat(5_000)
+    );
+    let nested = format!(
+        "{{\"name\":\"n\",\"metadata\":{}1{}}}",
+        "{\"a\":".repeat(90),
+        "}".repeat(90)
+    );
+    let long = format!("{{\"name\":\"{}\",\"id\":\"{0}\"}}", "x".repeat(5_000));
+    let large = format!("{{\"name\":\"{}\"}}", "x".repeat(1_100_000));
+    let bodies: [&[u8]; 14] = [
+        b"{",
+        b"null",
+        b"[]",
+        b"[[],{},1]",
+        b"\"text\"",
+        b"{}",
+        b"{\"name\":1,\"tags\":\"t\",\"metadata\":[],\"credentials\":7,\"status\":{}}",
+        b"{\"name\":\"\\u0000\",\"credentials\":{\"identity\":\"\\u0000\",\"secret\":\"\"}}",
+        b"{\"subject\":\"x\",\"object\":\"y\",\"actions\":[\"m_fly\"],\"action\":\"\",\"entity_type\":\"thing\"}",
+        b"{\"name\":\"\xff\xfe\"}",
+        deep.as_bytes(),
+        nested.as_bytes(),
+        long.as_bytes(),
+        large.as_bytes(),
+    ];
+    let queries = [
+        "limit=0",
+        "limit=101",
+        "limit=-1",
+        "limit=99999999999999999999",
+        "offset=9223372036854775808",
+        "status=gone",
+        "visibility=public",
+        "metadata=%7B",
+        "metadata=%FF%FE",
+        "level=9&tree=perhaps&dir=7",
+        "owner_id=x&parent_id=%00",
+        "%",
+        "&&==&",
+    ];
+    let known = uuid();
+    let long_id = "x".repeat(4_000);
+    let ids = [
+        &*known,
+        "x",
+        "%00",
+        "%FF",
+        "..%2F..%2Fetc",
+        "'%20OR%201=1",
+        &long_id,
+    ];
+    for service in ["users", "things", "bootstrap"] {
+        let address = world.listener(&format!("http.{service}")).to_owned();
+        for operation in operations(&address) {
+            let (method, path) = (&operation.method, &operation.path);
+            for id in ids {
+                let what = format!("{method} {}", fill(path, id));
+                for headers in [&[][..], &["Authorization: Bearer x"], &[&*admin]] {
+                    check(&operation, &send(&address, &what, headers, b""), &what);
+                }
+            }
+            let filled = fill(path, &known);
+            for query in queries {
+                let what = format!("{method} {filled}?{query}");
+                check(&operation, &send(&address, &what, &[&admin], b""), query);
+            }
+            if !operation.takes_body {
+                continue;
+            }
+            let what = format!("{method} {filled}");
+            for body in bodies {
+                let sent = String::from_utf8_lossy(&body[..body.len().min(60)]);
+                let answer = send(&address, &what, &[&admin, json], body);
+                check(&operation, &answer, &sent);
+            }
+            let plain = send(
+                &address,
+                &what,
+                &[&admin, "Content-Type: text/plain"],
+                b"{}",
+            );
+            assert_eq!(plain.status, 415, "{what}");
+        }
+        let health: Value = send(&address, "GET /health", &[], b"").json();
+        assert_eq!(health["status"], "pass");
+    }
+}
+
+/// An id that nobody has.
+fn uuid() -> String {
+    "11111111-2222-4333-8444-555555555555".to_owned()
+}
