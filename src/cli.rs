@@ -13,6 +13,7 @@ mod reload;
 mod replay;
 mod serve;
 mod user_policies;
+mod users;
 mod watch;
 
 use std::path::PathBuf;
@@ -57,8 +58,8 @@ enum Command {
     Up(serve::Up),
     /// Run the MQTT front alone; the things service is elsewhere
     Mqtt(serve::Serve),
-    /// Run the users service alone
-    Users(serve::Serve),
+    /// Make and manage users; without a command, run the users service alone
+    Users(Service<users::Users>),
     /// Make and manage things; without a command, run the things service alone
     Things(Service<provisioning::Things>),
     /// Run the bootstrap service alone; the other services are elsewhere
@@ -136,7 +137,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     if let Command::Up(serve::Up { serve, .. })
     | Command::Mqtt(serve)
-    | Command::Users(serve)
+    | Command::Users(Service { serve, .. })
     | Command::Things(Service { serve, .. })
     | Command::Bootstrap(serve) = &command
     {
@@ -152,7 +153,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match command {
         Command::Up(up) => up.run(&config, output).await,
         Command::Mqtt(serve) => serve.run(Role::Mqtt, &config, output).await,
-        Command::Users(serve) => serve.run(Role::Users, &config, output).await,
+        Command::Users(Service { serve, command }) => match command {
+            None => serve.run(Role::Users, &config, output).await,
+            Some(users) => users.run(&session.connect().await?, output).await,
+        },
         Command::Things(Service { serve, command }) => match command {
             None => serve.run(Role::Things, &config, output).await,
             Some(things) => things.run(&session.connect().await?, output).await,

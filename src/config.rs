@@ -25,6 +25,7 @@ pub struct Config {
     pub mqtt: rollcall_mqtt::Config,
     pub access: rollcall_domain::access::Config,
     pub users: Users,
+    pub mail: rollcall_mail::Config,
     pub things: Things,
     pub storage: rollcall_storage::database::Config,
     pub journal: rollcall_storage::journal::Config,
@@ -80,6 +81,8 @@ pub struct Users {
     #[serde(with = "humantime_serde")]
     pub reset_token_duration: Duration,
     pub reset_endpoint: String,
+    /// Where links may lead; `*` is anywhere.
+    pub reset_hosts: Vec<String>,
     pub max_guesses: u32,
     pub max_guesses_in_all: u32,
     /// Passwords hashed at one time.
@@ -91,7 +94,7 @@ pub struct Users {
 impl Users {
     /// What of it is the domain's.
     #[must_use]
-    pub fn settings(&self) -> users::Settings {
+    pub fn settings(&self, reset_mail_timeout: Duration) -> users::Settings {
         users::Settings {
             registration: self.registration,
             password_rule: self.password_rule.clone(),
@@ -101,7 +104,8 @@ impl Users {
             reset_endpoint: self.reset_endpoint.clone(),
             max_guesses: self.max_guesses,
             max_guesses_in_all: self.max_guesses_in_all,
-            reset_mail_timeout: Duration::from_secs(3_600),
+            reset_hosts: self.reset_hosts.clone(),
+            reset_mail_timeout,
         }
     }
 
@@ -130,6 +134,11 @@ impl Users {
                 "users.reset_endpoint",
                 "a path, such as /reset-request",
             ),
+            (
+                !self.reset_hosts.iter().all(|host| is_origin(host)),
+                "users.reset_hosts",
+                "of each the beginning of its address, such as https://example.com, or * for any",
+            ),
             (self.max_guesses == 0, "users.max_guesses", "at least 1"),
             (
                 self.max_guesses_in_all == 0,
@@ -145,6 +154,13 @@ impl Users {
         .into_iter()
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
     }
+}
+
+fn is_origin(host: &str) -> bool {
+    let rest = host
+        .strip_prefix("https://")
+        .or_else(|| host.strip_prefix("http://"));
+    host == "*" || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@']))
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -280,6 +296,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         config.redis.problem(),
         config.mqtt.problem(),
         config.users.problem(),
+        config.mail.problem(),
         config.grpc.problem(),
         config.http.problem(),
     ];
@@ -446,6 +463,11 @@ mod tests {
                 "x",
                 "users.reset_endpoint",
             ),
+            ("ROLLCALL_MAIL__FROM", "nobody", "mail.from"),
+            ("ROLLCALL_MAIL__PORT", "0", "mail.port"),
+            ("ROLLCALL_MAIL__ENCRYPTION", "some", "encryption"),
+            ("ROLLCALL_MAIL__TIMEOUT", "0s", "mail.timeout"),
+            ("ROLLCALL_MAIL__GIVE_UP_AFTER", "8d", "mail.give_up_after"),
             ("ROLLCALL_USERS__MAX_GUESSES", "0", "users.max_guesses"),
             (
                 "ROLLCALL_USERS__MAX_GUESSES_IN_ALL",

@@ -86,7 +86,7 @@ impl Server {
         let relay = relay(config, journal.clone()).await?;
         let revoking = Arc::new(Revoking::default());
         let revocations = Arc::clone(&revoking) as Arc<dyn Revocations>;
-        let services = Services::open(config, role, secrets, &database, revocations).await?;
+        let mut services = Services::open(config, role, secrets, &database, revocations).await?;
 
         let grpc = listen(config.grpc.listen, "gRPC").await?;
         let http = listen(config.http.listen, "HTTP").await?;
@@ -116,10 +116,15 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
         let mut tasks = vec![tokio::spawn(metrics.clone().keep_up(stopped.clone()))];
+        if let Some(postman) = services.postman.take() {
+            tasks.push(tokio::spawn(postman.run(stopped.clone())));
+        }
         let (settings, until) = (config.grpc.clone(), stopped.clone());
         let served = rollcall_grpc::Services {
             identities: Arc::clone(&services.identities),
             admins: Arc::clone(&services.admins),
+            users_callers: Arc::clone(&services.users_callers),
+            users: services.users.clone(),
             groups: services.groups.clone(),
             things: services.things.clone(),
             front: front.as_ref().map(RunningFront::for_grpc),

@@ -12,8 +12,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .open_files([
             "mainflux/things/policies.proto",
             "mainflux/users/policies.proto",
-            "rollcall/users/v1/tokens.proto",
             "rollcall/users/v1/groups.proto",
+            "rollcall/users/v1/tokens.proto",
+            "rollcall/users/v1/users.proto",
             "rollcall/v1/rollcall.proto",
         ])?;
     let path = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

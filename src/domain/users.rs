@@ -52,6 +52,8 @@ pub struct Settings {
     pub reset_token_duration: Duration,
     /// The path of the page that takes a reset token, on the host that asks for one.
     pub reset_endpoint: String,
+    /// Where such a page may be: the beginnings of addresses. `*` is anywhere.
+    pub reset_hosts: Vec<String>,
     /// Wrong passwords of one identity in a minute.
     pub max_guesses: u32,
     /// Wrong passwords of all identities together in a minute.

@@ -58,8 +58,9 @@ impl Rest {
         };
         let site = match self.role {
             Role::Users => Site::Users(rollcall_http::Users {
+                users: services.users.clone()?,
                 groups: services.groups.clone()?,
-                identities: Arc::clone(&services.identities),
+                identities: Arc::clone(&services.users_callers),
                 about,
             }),
             Role::Things => {

@@ -9,10 +9,11 @@ use rollcall_domain::groups::Groups;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::refusal::Refusal;
 use rollcall_domain::things::{ThingStore, Things};
-use rollcall_domain::users::Announced;
+use rollcall_domain::users::{Announced, Unannounced, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_grpc::identities::RemoteIdentities;
+use rollcall_mail::Postman;
 use rollcall_storage::database::Database;
 
 use super::Role;
@@ -25,7 +26,12 @@ pub(super) struct Services {
     pub(super) identities: Arc<dyn Identities>,
     /// Who calls what concerns this process alone.
     pub(super) admins: Arc<dyn Identities>,
+    /// Who calls the users service itself.
+    pub(super) users_callers: Arc<dyn Identities>,
+    pub(super) users: Option<Arc<Users>>,
     pub(super) groups: Option<Arc<Groups>>,
+    /// Sends the mails of the users service.
+    pub(super) postman: Option<Postman>,
     pub(super) things: Option<Arc<Things>>,
     pub(super) admin: Option<UserId>,
     /// The administrator's password, the one time it is known.
@@ -41,14 +47,24 @@ impl Services {
         revocations: Arc<dyn Revocations>,
     ) -> anyhow::Result<Self> {
         let token = secrets.admin_token()?;
-        let (mut admin, mut groups, mut first_password) = (None, None, None);
+        let (mut admin, mut first_password) = (None, None);
+        let (mut users, mut groups, mut postman) = (None, None, None);
+        let mut users_callers: Arc<dyn Identities> = Arc::new(NobodyElse);
         let mut identities: Arc<dyn Identities> = if role.has(Role::Users) {
             let service = UsersService::open(config, secrets, database).await?;
             admin = Some(service.admin);
-            groups = Some(Arc::clone(&service.groups));
             first_password = service.first_password;
-            let others = Arc::new(Announced::new(service.users, service.groups));
-            Arc::new(OwnersToken::new(token.clone(), service.admin, others))
+            let announced = Announced::new(service.users.clone(), service.groups.clone());
+            let announced = Arc::new(announced);
+            let owners = |others: Arc<dyn Identities>| {
+                OwnersToken::new(token.clone(), service.admin, others)
+            };
+            let unannounced = Arc::new(Unannounced(Arc::clone(&announced)));
+            users_callers = Arc::new(owners(unannounced));
+            users = Some(service.users);
+            groups = Some(service.groups);
+            postman = Some(service.postman);
+            Arc::new(owners(announced))
         } else {
             Arc::new(NobodyElse)
         };
@@ -66,7 +82,10 @@ impl Services {
         Ok(Self {
             identities,
             admins,
+            users_callers,
+            users,
             groups,
+            postman,
             things,
             admin,
             first_password,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use rollcall_domain::groups::Groups;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::users::{Outbox, Tokens, Users};
+use rollcall_domain::users::{Tokens, Users};
+use rollcall_mail::{Doorbell, Postman};
 use rollcall_storage::database::Database;
-use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::hashing::Hashers;
@@ -16,6 +16,7 @@ use crate::secrets::{self, Secrets};
 pub(super) struct UsersService {
     pub(super) users: Arc<Users>,
     pub(super) groups: Arc<Groups>,
+    pub(super) postman: Postman,
     pub(super) admin: UserId,
     /// If it was generated now.
     pub(super) first_password: Option<Secret>,
@@ -31,14 +32,16 @@ impl UsersService {
             true => secrets.token_key()?,
             false => secrets::key_from(&config.users.token_key_file)?,
         };
+        let mailer = rollcall_mail::open(&config.mail, &config.data.join("mails"))?;
+        let bell = Doorbell::default();
         let store = Arc::new(database.clone());
         let users = Arc::new(Users::new(
             store.clone(),
             store.clone(),
             Arc::new(Hashers::new(config.users.hashers, config.users.max_hashing)),
             Tokens::new(key.expose().as_bytes()),
-            Arc::new(Mailbox::default()),
-            config.users.settings(),
+            Arc::new(bell.clone()),
+            config.users.settings(config.mail.give_up_after),
         ));
         let groups = Arc::new(Groups::new(store.clone(), store.clone(), store));
         let given = config
@@ -51,20 +54,11 @@ impl UsersService {
             .await
             .context("cannot make the administrator (admin.identity, admin.password)")?;
         Ok(Self {
+            postman: Postman::new(Arc::clone(&users), mailer, bell),
             users,
             groups,
             admin,
             first_password: Some(password).filter(|_| first && given.is_none()),
         })
-    }
-}
-
-/// Wakes who sends mails.
-#[derive(Default)]
-pub(super) struct Mailbox(Notify);
-
-impl Outbox for Mailbox {
-    fn filled(&self) {
-        self.0.notify_one();
     }
 }

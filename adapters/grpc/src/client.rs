@@ -24,6 +24,7 @@ macro_rules! calls {
 
 pub mod groups;
 pub mod tokens;
+pub mod users;
 
 use rollcall_domain::identity::Secret;
 use tonic::metadata::{Ascii, MetadataValue};

@@ -11,6 +11,8 @@ mod groups;
 pub mod identities;
 mod status;
 mod things;
+mod user_auth;
+mod users;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ use rollcall_domain::groups::Groups;
 use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
+use rollcall_domain::users::Users;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -114,6 +117,9 @@ pub struct Services {
     pub identities: Arc<dyn Identities>,
     /// The same for what concerns this process: administrators may use it.
     pub admins: Arc<dyn Identities>,
+    /// Who calls the users service itself.
+    pub users_callers: Arc<dyn Identities>,
+    pub users: Option<Arc<Users>>,
     pub groups: Option<Arc<Groups>>,
     pub things: Option<Arc<Things>>,
     pub front: Option<Front>,
@@ -138,7 +144,7 @@ pub enum ServeError {
 
 /// Serves until `stop` is true.
 ///
-/// `AuthService` asks for no token: who holds a thing's key may ask about that thing, and nobody else can.
+/// Neither `AuthService` asks for a token: who holds a thing's key, or a user's token or id, may ask about it.
 ///
 /// # Errors
 /// The listener is broken.
@@ -162,8 +168,20 @@ pub async fn serve(
     let health_service = health_service.max_decoding_message_size(most);
     served.routes.add_service(health_service);
 
+    if let Some(users) = services.users {
+        let auth = user_auth::Auth::new(Arc::clone(&services.identities));
+        let auth = user_policies::auth_service_server::AuthServiceServer::new(auth);
+        served.add(auth.max_decoding_message_size(most)).await;
+        let service = users::Service::new(users, Arc::clone(&services.users_callers));
+        let users = users_api::users_server::UsersServer::new(service.clone());
+        served.add(users.max_decoding_message_size(most)).await;
+        let tokens = users_api::tokens_server::TokensServer::new(service.clone());
+        served.add(tokens.max_decoding_message_size(most)).await;
+        let passwords = users_api::passwords_server::PasswordsServer::new(service);
+        served.add(passwords.max_decoding_message_size(most)).await;
+    }
     if let Some(groups) = services.groups {
-        let groups = groups::Service::new(groups, Arc::clone(&services.identities));
+        let groups = groups::Service::new(groups, Arc::clone(&services.users_callers));
         let policies = users_api::policies_server::PoliciesServer::new(groups.clone());
         served.add(policies.max_decoding_message_size(most)).await;
         let groups = users_api::groups_server::GroupsServer::new(groups);

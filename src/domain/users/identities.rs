@@ -24,11 +24,7 @@ impl Announced {
         Self { users, groups }
     }
 
-    /// Whose token this is.
-    ///
-    /// # Errors
-    /// [`Refusal::Unauthenticated`], [`Refusal::Unavailable`].
-    pub async fn identify(&self, token: &Secret) -> Result<Caller, Refusal> {
+    async fn recognize(&self, token: &Secret) -> Result<Caller, Refusal> {
         let caller = self.users.recognize(token).await?;
         let identified = events::identified(caller.user);
         self.users.store.record(vec![identified]).await?;
@@ -39,7 +35,7 @@ impl Announced {
 #[async_trait]
 impl Identities for Announced {
     async fn caller(&self, token: &Secret) -> Result<Caller, Refusal> {
-        let caller = self.identify(token).await?;
+        let caller = self.recognize(token).await?;
         if caller.admin {
             let question = Question {
                 subject: token,
@@ -52,6 +48,10 @@ impl Identities for Announced {
         Ok(caller)
     }
 
+    async fn identify(&self, token: &Secret) -> Result<UserId, Refusal> {
+        self.recognize(token).await.map(|caller| caller.user)
+    }
+
     async fn authorize(&self, question: Question<'_>) -> Result<(), Refusal> {
         let subject = match question.subject.expose().parse::<UserId>() {
             Ok(id) => self.users.enabled(id).await?,
@@ -62,17 +62,16 @@ impl Identities for Announced {
 }
 
 /// For the edges of the users service itself, where tokens are looked at without a word.
-pub struct Unannounced(pub Arc<Users>);
+pub struct Unannounced(pub Arc<Announced>);
 
 #[async_trait]
 impl Identities for Unannounced {
     async fn caller(&self, token: &Secret) -> Result<Caller, Refusal> {
-        self.0.recognize(token).await
+        self.0.users.recognize(token).await
     }
 
-    /// Nobody asks: what is to be authorized goes to [`Announced`].
-    async fn authorize(&self, _: Question<'_>) -> Result<(), Refusal> {
-        Err(Refusal::Denied)
+    async fn authorize(&self, question: Question<'_>) -> Result<(), Refusal> {
+        self.0.authorize(question).await
     }
 }
 

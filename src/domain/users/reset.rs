@@ -70,6 +70,17 @@ impl Users {
             return Err(Refusal::invalid("Referer", "missing"));
         }
         entity::check_name("Referer", host)?;
+        let host = host.trim_end_matches('/');
+        // A link with a token that leads to whoever has asked for the mail would give him the account.
+        if !self
+            .settings
+            .reset_hosts
+            .iter()
+            .any(|it| leads_to(it, host))
+        {
+            let reason = "links do not lead there (users.reset_hosts)";
+            return Err(Refusal::invalid("Referer", reason));
+        }
         // Counts, right or wrong.
         self.resets.attempt(email)?;
         let found = self.store.credentials(email).await?;
@@ -160,6 +171,21 @@ impl Users {
         let done = self.store.complete_reset(&token, now, &hash, &updated);
         done.await?.ok_or(Refusal::Unauthenticated)
     }
+}
+
+/// Whether `host` is at `allowed`, on any port and path.
+fn leads_to(allowed: &str, host: &str) -> bool {
+    if allowed == "*" {
+        return true;
+    }
+    let Some(rest) = host.strip_prefix(allowed) else {
+        return false;
+    };
+    let rest = match rest.strip_prefix(':') {
+        Some(port) => port.trim_start_matches(|it: char| it.is_ascii_digit()),
+        None => rest,
+    };
+    rest.is_empty() || rest.starts_with('/')
 }
 
 fn hash(token: &Secret) -> TokenHash {
