@@ -1,10 +1,13 @@
 //! Who is online, and who is not to be any longer.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use rollcall_domain::identity::Timestamp;
 use rollcall_grpc::api::{self, kick_request::Whom};
 use rollcall_grpc::client::Client;
 use rollcall_redis::repair::{self, Repaired};
+use rollcall_redis::seen::{Seen, seen};
 use rollcall_redis::{Url, roll};
 use serde_json::json;
 
@@ -34,12 +37,22 @@ pub(super) struct Presence {
 enum PresenceCommand {
     /// Make the roll in Redis anew: instances that are alive from their journals, others from the stream
     Rebuild(Place),
+    /// Where a thing is online, on whatever instance, and the last that was heard of it
+    Seen {
+        /// Its id
+        thing: String,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 impl Presence {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         match self.command {
             Some(PresenceCommand::Rebuild(place)) => rebuild(place, session.config, output).await,
+            Some(PresenceCommand::Seen { thing, place }) => {
+                show_seen(&thing, place, session.config, output).await
+            }
             None => match &self.redis {
                 Some(url) => {
                     self.show_redis(&Url::new(url), session.config, output)
@@ -142,6 +155,61 @@ async fn rebuild(place: Place, config: &Config, output: Output) -> anyhow::Resul
     let lines: Vec<String> = told.chain(made).chain(changed).collect();
     output.say(&value, &lines.join("\n"))?;
     anyhow::ensure!(raced.is_empty(), "not all of the roll could be made anew");
+    Ok(())
+}
+
+async fn show_seen(
+    thing: &str,
+    place: Place,
+    config: &Config,
+    output: Output,
+) -> anyhow::Result<()> {
+    let (url, prefix) = place.find(config)?;
+    let Seen {
+        sessions,
+        last,
+        is_partial,
+    } = seen(&url, &prefix, thing).await?;
+    let when = |at: &str| Timestamp(at.parse().unwrap_or(0)).rfc3339();
+    let listed = sessions.iter().map(|(session, row)| {
+        json!({
+            "session_id": session,
+            "instance": row.instance,
+            "client_id": row.client_id,
+            "peer": row.peer,
+            "since": when(&row.since),
+        })
+    });
+    let fields = last.iter().flat_map(|entry| &entry.fields);
+    let fields: BTreeMap<&str, &str> = fields.map(|(name, value)| (&**name, &**value)).collect();
+    let value = |name: &str| fields.get(name).copied().unwrap_or_default();
+    let at = when(value("occurred_at"));
+    let report = json!({
+        "thing_id": thing,
+        "online": sessions.len(),
+        "sessions": listed.collect::<Vec<_>>(),
+        "last_seen": last.as_ref().map(|_| &at),
+        "last_event": last.as_ref().map(|_| &fields),
+        "partial": is_partial,
+    });
+    let mut lines: Vec<String> = sessions
+        .iter()
+        .map(|(session, row)| {
+            let (since, instance) = (when(&row.since), &row.instance);
+            format!("online since {since} on {instance}, session {session}")
+        })
+        .collect();
+    lines.push(match (&last, is_partial) {
+        (Some(_), _) => {
+            let (kind, instance) = (value("event_type"), value("instance"));
+            format!("last {kind} at {at} on {instance}")
+        }
+        (None, true) => "not in what is left of the stream".to_owned(),
+        (None, false) => "never seen".to_owned(),
+    });
+    // Others may write there what no terminal should see.
+    let lines = lines.iter().map(|line| line.escape_debug().to_string());
+    output.say(&report, &lines.collect::<Vec<_>>().join("\n"))?;
     Ok(())
 }
 

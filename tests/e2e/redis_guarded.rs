@@ -223,6 +223,7 @@ fn the_rights_that_are_documented_are_enough_for_all_that_happens() {
         &["check-presence", "--redis", &url],
         &["presence", "rebuild", "--redis", &url],
         &["events", "--redis", &url],
+        &["presence", "seen", &things[0].id, "--redis", &url],
     ] {
         world.tell(command);
     }

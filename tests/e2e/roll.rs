@@ -352,3 +352,46 @@ fn a_watch_begins_with_the_roll_and_misses_and_doubles_nothing() {
         "{text}"
     );
 }
+
+#[test]
+fn it_is_told_where_a_thing_is_and_when_it_was_seen_last() {
+    let redis = RedisServer::start();
+    let world = world(&redis);
+    let url = redis.url();
+    let things: Vec<Thing> = ["lamp", "door", "bell"].map(|it| world.thing(it)).into();
+    let seen = |thing: &Thing| world.json(&["presence", "seen", &thing.id, "--redis", &url]);
+    let _here = world.client(Hello::of(&things[0], "a"));
+    world.client(Hello::of(&things[1], "b")).disconnect();
+    // More than Redis is asked for at one time.
+    storm(&world, &things[..1], 600);
+    wait_for("the relay", || {
+        (redis.len(STREAM) >= world.events().len()).then_some(())
+    });
+    let report = seen(&things[0]);
+    assert_eq!(
+        (&report["online"], &report["partial"]),
+        (&1.into(), &false.into())
+    );
+    assert_eq!(report["sessions"][0]["client_id"], "a");
+
+    let stream = redis.stream(STREAM);
+    let mut of_door = stream
+        .iter()
+        .rev()
+        .filter(|it| it["thing_id"] == things[1].id);
+    let last = serde_json::to_value(of_door.next().expect("an event")).expect("JSON");
+    let report = seen(&things[1]);
+    assert_eq!(
+        (&report["online"], &report["last_event"]),
+        (&0.into(), &last)
+    );
+    assert_eq!(report["last_event"]["event_type"], "disconnect");
+
+    assert_eq!(seen(&things[2])["last_seen"], Value::Null);
+    let told = |thing: &Thing| world.tell(&["presence", "seen", &thing.id, "--redis", &url]);
+    assert!(told(&things[0]).contains("online since"));
+    assert!(told(&things[1]).starts_with("last disconnect at "));
+    assert_eq!(told(&things[2]), "never seen\n");
+    redis.command::<u64>(&["XTRIM", STREAM, "MAXLEN", "5"]);
+    assert_eq!(told(&things[2]), "not in what is left of the stream\n");
+}

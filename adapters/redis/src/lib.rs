@@ -12,6 +12,7 @@ pub mod repair;
 mod replicas;
 pub mod roll;
 mod script;
+pub mod seen;
 pub mod stream;
 
 use std::time::Duration;

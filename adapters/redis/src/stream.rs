@@ -25,10 +25,27 @@ pub struct Reader {
     last: String,
 }
 
+/// Entries as Redis sends them: id, and the bytes of fields and values.
+pub(crate) type RawEntries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
+
 /// An entry of a stream.
+#[derive(Debug)]
 pub struct StreamEntry {
     pub id: String,
     pub fields: Fields,
+}
+
+pub(crate) fn entries(raw: RawEntries) -> impl Iterator<Item = StreamEntry> {
+    raw.into_iter().map(|(id, fields)| {
+        // Others may write there what is no text.
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned().into();
+        let fields = fields.into_iter();
+        let fields = fields.map(|(name, value)| (text(name), text(value)));
+        StreamEntry {
+            id,
+            fields: fields.collect(),
+        }
+    })
 }
 
 /// The two numbers of the id of an entry: later entries have greater ones.
@@ -131,26 +148,11 @@ impl Reader {
     }
 
     async fn query(&mut self, read: redis::Cmd) -> Result<Vec<StreamEntry>, RedisError> {
-        type Entries = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
         let mut connection = self.take_connection().await?;
-        let reply: Option<Vec<(String, Entries)>> = read.query_async(&mut connection).await?;
+        let reply: Option<Vec<(String, RawEntries)>> = read.query_async(&mut connection).await?;
         self.connection = Some(connection);
-        let entries: Vec<StreamEntry> = reply
-            .into_iter()
-            .flatten()
-            .flat_map(|(_, entries)| entries)
-            .map(|(id, fields)| {
-                // Others may write there what is no text.
-                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned().into();
-                let fields = fields
-                    .into_iter()
-                    .map(|(name, value)| (text(name), text(value)));
-                StreamEntry {
-                    id,
-                    fields: fields.collect(),
-                }
-            })
-            .collect();
+        let pages = reply.into_iter().flatten();
+        let entries: Vec<StreamEntry> = pages.flat_map(|(_, page)| entries(page)).collect();
         if let Some(last) = entries.last() {
             self.last.clone_from(&last.id);
         }
