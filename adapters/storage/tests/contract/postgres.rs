@@ -169,3 +169,31 @@ async fn what_keeps_it_from_being_used_is_told() {
         assert!(!chain.contains("open"), "a secret: {chain}");
     }
 }
+
+#[tokio::test]
+async fn who_holds_a_log_does_not_keep_others_waiting_for_ever() {
+    let server = PostgresServer::shared();
+    let name = server.database();
+    let config = Config {
+        statement_timeout: Duration::from_millis(200),
+        ..config(&server.url(&name))
+    };
+    let database = Database::connect(&config).await.expect("opens");
+    let holding = {
+        let (server, name) = (server.clone(), name.clone());
+        let hold = "UPDATE logs SET last = last WHERE stream = 'things'; SELECT pg_sleep(600)";
+        std::thread::spawn(move || server.try_query(&name, hold))
+    };
+    let sleeping = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while server.query(&name, sleeping).is_empty() {}
+    let record = async || {
+        let events = vec![event(Stream::Things, 1)];
+        database.record_events(events).await
+    };
+    record().await.expect_err("another has the log");
+    let wake = format!("SELECT pg_terminate_backend(({sleeping}))");
+    server.query(&name, &wake);
+    holding.join().expect("ends").expect_err("cut off");
+    record().await.expect("kept");
+    check(&*log(&database, Stream::Things), 1).await;
+}
