@@ -1,17 +1,19 @@
 //! The command line: `up` runs a server, everything else talks to one.
 
+mod channels;
 mod check;
 mod completions;
+mod connections;
 mod credentials;
 mod events;
 mod groups;
 mod login;
 mod output;
 mod presence;
-mod provisioning;
 mod reload;
 mod replay;
 mod serve;
+mod things;
 mod user_policies;
 mod users;
 mod watch;
@@ -61,20 +63,20 @@ enum Command {
     /// Make and manage users; without a command, run the users service alone
     Users(Service<users::Users>),
     /// Make and manage things; without a command, run the things service alone
-    Things(Service<provisioning::Things>),
+    Things(Service<things::Things>),
     /// Run the bootstrap service alone; the other services are elsewhere
     Bootstrap(serve::Serve),
     /// Sign in; the tokens are kept for the commands that follow
     Login(login::Login),
     /// Sign out: the tokens are good no longer
     Logout(login::Logout),
-    /// Make and list channels
+    /// Make and manage channels
     #[command(subcommand)]
-    Channels(provisioning::Channels),
+    Channels(channels::Channels),
     /// Let a thing use a channel
-    Connect(provisioning::Connect),
+    Connect(connections::Connect),
     /// Let a thing no longer use a channel
-    Disconnect(provisioning::Disconnect),
+    Disconnect(connections::Disconnect),
     /// Make and manage groups of users
     #[command(subcommand)]
     Groups(groups::Groups),
@@ -116,6 +118,9 @@ enum Policies {
     /// On groups
     #[command(subcommand)]
     Users(user_policies::UserPolicies),
+    /// On channels
+    #[command(subcommand)]
+    Things(connections::ThingPolicies),
 }
 
 /// Does what `arguments` say.
@@ -169,6 +174,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Disconnect(disconnect) => disconnect.run(&session.connect().await?, output).await,
         Command::Groups(groups) => groups.run(&session.connect().await?, output).await,
         Command::Policies(Policies::Users(policies)) => {
+            policies.run(&session.connect().await?, output).await
+        }
+        Command::Policies(Policies::Things(policies)) => {
             policies.run(&session.connect().await?, output).await
         }
         Command::Events(events) => events.run(&session, output).await,

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
+use rollcall_domain::caller::Caller;
+use rollcall_domain::groups::Subject;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
-use rollcall_domain::things::{Actions, NewChannel, NewThing};
+use rollcall_domain::things::{DEFAULT_ACTIONS, NewChannel, NewThing};
 use rollcall_mqtt::Address;
 use serde::{Deserialize, Serialize};
 
@@ -71,24 +73,26 @@ async fn make(server: &Server) -> anyhow::Result<Demo> {
         ..NewThing::default()
     };
     let parts = server.things.as_ref().zip(server.admin);
-    let (things_service, admin) =
-        parts.context("the demo needs users and things in one process")?;
-    let created = things_service
-        .create(admin, vec![new("demo lamp"), new("demo sensor")])
+    let (service, admin) = parts.context("the demo needs users and things in one process")?;
+    let caller = Caller {
+        user: admin,
+        admin: true,
+    };
+    let created = service
+        .create(&caller, vec![new("demo lamp"), new("demo sensor")])
         .await?;
+    // Named so that it may be made once more, if what was kept of an earlier one is gone.
     let channel = NewChannel {
-        name: "demo".to_owned(),
+        name: format!("demo {}", &created[0].thing.id.to_string()[..8]),
         ..NewChannel::default()
     };
-    let channels = things_service.create_channels(admin, vec![channel]).await?;
+    let channels = service.create_channels(&caller, vec![channel]).await?;
     let things: Vec<ThingId> = created.iter().map(|created| created.thing.id).collect();
+    let subjects: Vec<Subject> = things.iter().copied().map(Subject::Thing).collect();
     let channels: Vec<ChannelId> = channels.iter().map(|channel| channel.id).collect();
-    let actions = Actions {
-        read: true,
-        write: true,
-    };
-    things_service
-        .connect(admin, &things, &channels, actions)
+    let actions = DEFAULT_ACTIONS.into_iter().collect();
+    service
+        .connect(&caller, &subjects, &channels, actions)
         .await?;
     let member = |n: usize| -> Member {
         let key: &Secret = &created[n].key;

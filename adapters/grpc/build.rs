@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .open_files([
             "mainflux/things/policies.proto",
             "mainflux/users/policies.proto",
+            "rollcall/things/v1/things.proto",
             "rollcall/users/v1/groups.proto",
             "rollcall/users/v1/tokens.proto",
             "rollcall/users/v1/users.proto",

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::Session;
 use super::check::Place;
 use super::output::Output;
-use super::provisioning::Page;
+use super::things::Page;
 use super::watch::{self, Watch};
 use crate::config::Config;
 

@@ -8,7 +8,7 @@ use crate::metadata;
 use crate::refusal::Refusal;
 
 /// Whether an entity takes part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Status {
     #[default]
     Enabled,

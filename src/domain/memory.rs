@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod groups;
+mod things;
 mod users;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,6 +12,7 @@ use crate::listing::{Listing, Page};
 
 pub use bootstrap::Configs;
 pub use groups::Groups;
+pub use things::Things;
 pub use users::Users;
 
 /// What the services announced, in order.

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rollcall_domain::access::Authority;
 use rollcall_http::{About, Metrics, Site};
 use tokio::net::TcpListener;
 
@@ -66,7 +65,6 @@ impl Rest {
             Role::Things => {
                 let things = services.things.clone()?;
                 Site::Things(rollcall_http::Things {
-                    authority: Arc::clone(&things) as Arc<dyn Authority>,
                     things,
                     identities: Arc::clone(&services.identities),
                     about,

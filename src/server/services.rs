@@ -8,7 +8,7 @@ use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
 use rollcall_domain::groups::Groups;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::refusal::Refusal;
-use rollcall_domain::things::{ThingStore, Things};
+use rollcall_domain::things::{Stores, Things};
 use rollcall_domain::users::{Announced, Unannounced, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::authority::RemoteAuthority;
@@ -76,7 +76,10 @@ impl Services {
         let owner = admin.unwrap_or_else(UserId::generate);
         let admins = Arc::new(OwnersToken::new(token, owner, Arc::clone(&identities)));
         let things = match role.has(Role::Things) {
-            true => Some(things(config, secrets, database, revocations)?),
+            true => {
+                let users = Arc::clone(&identities);
+                Some(things(config, secrets, database, users, revocations)?)
+            }
             false => None,
         };
         Ok(Self {
@@ -105,6 +108,7 @@ fn things(
     config: &Config,
     secrets: &Secrets,
     database: &Database,
+    users: Arc<dyn Identities>,
     revocations: Arc<dyn Revocations>,
 ) -> anyhow::Result<Arc<Things>> {
     let vault = match config.things.show_keys {
@@ -112,8 +116,8 @@ fn things(
         ShowKeys::Once => None,
     };
     let keys = KeyKeeper::new(secrets.key_hasher()?, vault);
-    let store = Arc::new(database.clone()) as Arc<dyn ThingStore>;
-    Ok(Arc::new(Things::new(store, revocations, keys)))
+    let stores = Stores::of(Arc::new(database.clone()));
+    Ok(Arc::new(Things::new(stores, users, revocations, keys)))
 }
 
 /// Of whom no token is known.

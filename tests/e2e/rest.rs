@@ -178,7 +178,7 @@ fn every_way_to_take_away_ends_what_it_should() {
     let answer = rest.expect(200, &format!("POST /things/{id}/disable"), &none);
     assert_eq!(answer.json()["status"], "disabled");
     client.expect_disconnect(0x87);
-    rest.expect(400, &format!("POST /things/{id}/disable"), &none);
+    rest.expect(409, &format!("POST /things/{id}/disable"), &none);
     rest.expect(200, &format!("POST /things/{id}/enable"), &none);
     member(&world, &thing, &channel);
 }
@@ -376,7 +376,7 @@ fn mistakes_are_answered_in_json_and_tell_no_secret() {
         (
             "POST /policies",
             &[bearer, json],
-            &json!({ "subject": thing.id, "object": channel, "external": true }).to_string(),
+            &json!({ "subject": thing.id, "object": channel, "actions": [] }).to_string(),
             400,
         ),
         (

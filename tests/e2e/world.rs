@@ -347,7 +347,7 @@ impl World {
     }
 
     pub(crate) fn channel(&self) -> String {
-        self.json(&["channels", "create", "a channel"])["id"]
+        self.json(&["channels", "create"])["id"]
             .as_str()
             .expect("text")
             .to_owned()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rollcall_domain::access::{Action, Authority};
 use rollcall_domain::identity::{ChannelId, Secret};
+use rollcall_domain::things::{EntityType, Things};
 use tonic::{Request, Response, Status};
 
 use crate::policies::auth_service_server::AuthService;
@@ -11,12 +12,12 @@ use crate::policies::{AuthorizeReq, AuthorizeRes, IdentifyReq, IdentifyRes};
 use crate::status;
 
 pub(crate) struct Auth {
-    authority: Arc<dyn Authority>,
+    things: Arc<Things>,
 }
 
 impl Auth {
-    pub(crate) fn new(authority: Arc<dyn Authority>) -> Self {
-        Self { authority }
+    pub(crate) const fn new(things: Arc<Things>) -> Self {
+        Self { things }
     }
 }
 
@@ -40,18 +41,16 @@ impl AuthService for Auth {
         let action: Action = action
             .parse()
             .map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        if !matches!(entity_type.as_str(), "group" | "thing" | "client") {
-            return Err(Status::internal(
-                "unknown entity type: choose group, thing or client",
-            ));
-        }
+        let entity_type: EntityType = entity_type
+            .parse()
+            .map_err(|error| Status::internal(format!("{error}")))?;
         // What is no id is no channel that anyone may use.
         let channel: ChannelId = object
             .parse()
             .map_err(|_| Status::permission_denied("access denied"))?;
         let thing = self
-            .authority
-            .authorize(&Secret::new(subject), channel, action)
+            .things
+            .authorize_as(&Secret::new(subject), channel, action, entity_type)
             .await
             .map_err(|error| status::authority(error, Status::permission_denied))?;
         Ok(Response::new(AuthorizeRes {
@@ -69,7 +68,7 @@ impl AuthService for Auth {
             return Err(Status::invalid_argument("name the key as secret"));
         }
         let thing = self
-            .authority
+            .things
             .identify(&Secret::new(secret))
             .await
             .map_err(|error| status::authority(error, Status::not_found))?;

@@ -23,6 +23,7 @@ macro_rules! calls {
 }
 
 pub mod groups;
+pub mod things;
 pub mod tokens;
 pub mod users;
 
@@ -36,7 +37,6 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::api::events_client::EventsClient;
 use crate::api::presence_client::PresenceClient;
 use crate::api::server_client::ServerClient;
-use crate::api::things_client::ThingsClient;
 use crate::api::{self, read_events_request::Since};
 
 /// Things of a whole batch fit.
@@ -97,127 +97,12 @@ impl Client {
         })
     }
 
-    fn things(&self) -> ThingsClient<InterceptedService<Channel, Bearer>> {
-        ThingsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
-    }
-
     fn failed(&self, status: Status) -> ClientError {
         failed(&self.server, status)
     }
 
     /// # Errors
     /// As all calls: [`ClientError::Refused`] with what the server says, or it cannot be reached.
-    pub async fn create_things(
-        &self,
-        things: Vec<api::NewThing>,
-    ) -> Result<Vec<api::CreatedThing>, ClientError> {
-        let reply = self
-            .things()
-            .create_things(api::CreateThingsRequest { things })
-            .await;
-        Ok(reply
-            .map_err(|status| self.failed(status))?
-            .into_inner()
-            .things)
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn list_things(
-        &self,
-        page: api::Page,
-    ) -> Result<api::ListThingsResponse, ClientError> {
-        let reply = self.things().list_things(page).await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn show_thing(&self, id: String) -> Result<api::ShowThingResponse, ClientError> {
-        let reply = self.things().show_thing(api::ShowThingRequest { id }).await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn rotate_key(
-        &self,
-        id: String,
-        key: String,
-    ) -> Result<api::CreatedThing, ClientError> {
-        let reply = self
-            .things()
-            .rotate_key(api::RotateKeyRequest { id, key })
-            .await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn set_status(&self, id: String, enabled: bool) -> Result<api::Thing, ClientError> {
-        let reply = self
-            .things()
-            .set_status(api::SetStatusRequest { id, enabled })
-            .await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn create_channels(
-        &self,
-        channels: Vec<api::NewChannel>,
-    ) -> Result<Vec<api::Channel>, ClientError> {
-        let reply = self
-            .things()
-            .create_channels(api::CreateChannelsRequest { channels })
-            .await;
-        Ok(reply
-            .map_err(|status| self.failed(status))?
-            .into_inner()
-            .channels)
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn list_channels(
-        &self,
-        page: api::Page,
-    ) -> Result<api::ListChannelsResponse, ClientError> {
-        let reply = self.things().list_channels(page).await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn set_channel_status(
-        &self,
-        id: String,
-        enabled: bool,
-    ) -> Result<api::Channel, ClientError> {
-        let reply = self
-            .things()
-            .set_channel_status(api::SetStatusRequest { id, enabled })
-            .await;
-        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn grant(&self, request: api::ConnectRequest) -> Result<(), ClientError> {
-        let reply = self.things().connect(request).await;
-        reply.map(|_| ()).map_err(|status| self.failed(status))
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
-    pub async fn revoke(&self, request: api::DisconnectRequest) -> Result<(), ClientError> {
-        let reply = self.things().disconnect(request).await;
-        reply.map(|_| ()).map_err(|status| self.failed(status))
-    }
-
-    /// # Errors
-    /// As of [`Client::create_things`].
     pub async fn online(&self, page: api::Page) -> Result<api::ListOnlineResponse, ClientError> {
         let mut client =
             PresenceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
@@ -226,7 +111,7 @@ impl Client {
     }
 
     /// # Errors
-    /// As of [`Client::create_things`].
+    /// As of [`Client::online`].
     pub async fn kick(&self, request: api::KickRequest) -> Result<api::KickResponse, ClientError> {
         let reply = PresenceClient::new(self.channel.clone())
             .kick(request)
@@ -235,7 +120,7 @@ impl Client {
     }
 
     /// # Errors
-    /// As of [`Client::create_things`].
+    /// As of [`Client::online`].
     pub async fn reload(&self) -> Result<api::ReloadResponse, ClientError> {
         let reply = ServerClient::new(self.channel.clone())
             .reload(api::ReloadRequest {})
@@ -244,7 +129,7 @@ impl Client {
     }
 
     /// # Errors
-    /// As of [`Client::create_things`].
+    /// As of [`Client::online`].
     pub async fn events(
         &self,
         stream: String,

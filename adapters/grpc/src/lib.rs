@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use rollcall_domain::access::Authority;
 use rollcall_domain::caller::Identities;
 use rollcall_domain::groups::Groups;
 use rollcall_domain::ports::{EventLog, Reload};
@@ -45,6 +44,11 @@ use crate::connections::Incoming;
 /// The messages of `rollcall.v1`.
 pub mod api {
     tonic::include_proto!("rollcall.v1");
+}
+
+/// The messages of `rollcall.things.v1`.
+pub mod things_api {
+    tonic::include_proto!("rollcall.things.v1");
 }
 
 /// The messages of `rollcall.users.v1`.
@@ -188,14 +192,16 @@ pub async fn serve(
         served.add(groups.max_decoding_message_size(most)).await;
     }
     if let Some(things) = services.things {
-        let authority = Arc::clone(&things) as Arc<dyn Authority>;
-        let auth =
-            policies::auth_service_server::AuthServiceServer::new(auth::Auth::new(authority));
+        let auth = auth::Auth::new(Arc::clone(&things));
+        let auth = policies::auth_service_server::AuthServiceServer::new(auth);
         served.add(auth.max_decoding_message_size(most)).await;
-        let identities = Arc::clone(&services.identities);
-        let things = things::Service::new(things, identities);
-        let things = api::things_server::ThingsServer::new(things);
+        let service = things::Service::new(things, Arc::clone(&services.identities));
+        let things = things_api::things_server::ThingsServer::new(service.clone());
         served.add(things.max_decoding_message_size(most)).await;
+        let channels = things_api::channels_server::ChannelsServer::new(service.clone());
+        served.add(channels.max_decoding_message_size(most)).await;
+        let policies = things_api::policies_server::PoliciesServer::new(service);
+        served.add(policies.max_decoding_message_size(most)).await;
     }
     if let Some(front) = &services.front {
         let presence = api::presence_server::PresenceServer::new(admin::Presence::new(front));

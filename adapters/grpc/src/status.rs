@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use rollcall_domain::access::AuthorityError;
 use rollcall_domain::entity::Metadata;
 use rollcall_domain::refusal::Refusal;
-use rollcall_domain::things;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -61,19 +60,6 @@ pub(crate) fn metadata(text: &str) -> Result<Metadata, Status> {
     }
     let wrong = |_| refusal(Refusal::invalid("metadata", "must be a JSON object"));
     serde_json::from_str(text).map_err(wrong)
-}
-
-pub(crate) fn things(error: things::Error) -> Status {
-    match error {
-        things::Error::NotFound(_) => Status::not_found(error.to_string()),
-        things::Error::Invalid(_) => Status::invalid_argument(error.to_string()),
-        things::Error::Taken(_) => Status::already_exists(error.to_string()),
-        things::Error::Store(source) => {
-            let error = &source as &dyn std::error::Error;
-            tracing::error!(error, "a call has failed");
-            Status::unavailable("things are not available: see the log of the server")
-        }
-    }
 }
 
 /// `denied` is what the service says of someone it does not know or does not let.

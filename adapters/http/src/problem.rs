@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use rollcall_domain::access::AuthorityError;
 use rollcall_domain::refusal::Refusal;
-use rollcall_domain::things;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -118,17 +117,6 @@ impl From<Refusal> for Problem {
             ),
             Refusal::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, refusal, "try again later"),
             Refusal::Unavailable { source, .. } => Self::unavailable(&refusal, &**source),
-        }
-    }
-}
-
-impl From<things::Error> for Problem {
-    fn from(error: things::Error) -> Self {
-        match error {
-            things::Error::NotFound(_) => Self::not_found(error),
-            things::Error::Invalid(_) => Self::invalid(error),
-            things::Error::Taken(_) => Self::conflict(error),
-            things::Error::Store(source) => Self::unavailable("things are not available", &source),
         }
     }
 }

@@ -1,28 +1,35 @@
-//! The REST interface of the things service, as clients of the platform know it.
+//! The REST interface of the things service, as clients of the platform know it: things. Channels and policies have
+//! files of their own.
+
+mod channels;
+mod policies;
+mod views;
 
 use std::sync::Arc;
 
 use aide::axum::ApiRouter;
-use aide::axum::routing::{delete_with, get_with, patch_with, post_with};
+use aide::axum::routing::{get_with, patch_with, post_with};
 use axum::extract::State as Shared;
 use axum::{Json, Router};
-use rollcall_domain::access::{Action, Authority};
-use rollcall_domain::caller::{Caller, Identities};
+use rollcall_domain::access::Authority;
+use rollcall_domain::caller::Identities;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId, UserId};
-use rollcall_domain::things::{Actions, Channel, Grant, Status, Thing, Things};
+use rollcall_domain::listing::Page;
+use rollcall_domain::things::{self, Created as CreatedThing, Status, ThingFilter, Things};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use self::views::{Thing, ThingsPage};
 use crate::openapi::{About, finish, is};
 use crate::problem::Problem;
-use crate::reply::{Done, Reply, or_never};
-use crate::request::{Bearer, Body, HasIdentities, Id, Ids, SaysJson, ThingKey, parse, parse_all};
+use crate::query::{self, Paging, Query, StatusWord, VisibilityWord};
+use crate::reply::{Created, Reply};
+use crate::request::{Bearer, Body, HasIdentities, Id, Items, SaysJson, ThingKey, parse};
 
 #[derive(Clone)]
 pub struct Service {
     pub things: Arc<Things>,
-    pub authority: Arc<dyn Authority>,
     pub identities: Arc<dyn Identities>,
     pub about: About,
 }
@@ -37,102 +44,241 @@ pub(crate) fn router(service: Service) -> Router {
     let about = service.about.clone();
     let router = ApiRouter::new()
         .api_route(
+            "/things",
+            post_with(create, is("createThing", "makes a thing"))
+                .get_with(list, is("listThings", "lists things, without keys")),
+        )
+        .api_route(
+            "/things/bulk",
+            post_with(create_many, is("createThings", "makes things, all or none")),
+        )
+        .api_route(
             "/things/{id}",
-            get_with(view_thing, is("viewThing", "shows a thing, with its key")),
+            get_with(view, is("viewThing", "shows a thing, with its key"))
+                .patch_with(update, is("updateThing", "changes name and metadata")),
         )
         .api_route(
-            "/things/{id}/enable",
-            post_with(enable_thing, is("enableThing", "lets a thing in again")),
-        )
-        .api_route(
-            "/things/{id}/disable",
-            post_with(disable_thing, is("disableThing", "shuts a thing out")),
+            "/things/{id}/tags",
+            patch_with(update_tags, is("updateThingTags", "changes tags")),
         )
         .api_route(
             "/things/{id}/secret",
             patch_with(update_secret, is("updateThingSecret", "changes a key")),
         )
         .api_route(
-            "/channels/{id}/enable",
-            post_with(enable_channel, is("enableChannel", "opens a channel again")),
+            "/things/{id}/owner",
+            patch_with(update_owner, is("updateThingOwner", "gives a thing away")),
         )
         .api_route(
-            "/channels/{id}/disable",
-            post_with(disable_channel, is("disableChannel", "closes a channel")),
+            "/things/{id}/enable",
+            post_with(enable, is("enableThing", "lets a thing in again")),
         )
         .api_route(
-            "/channels/{id}/access",
-            post_with(
-                authorize,
-                is("authorize", "may the holder of a key do this?"),
-            ),
+            "/things/{id}/disable",
+            post_with(disable, is("disableThing", "shuts a thing out")),
         )
         .api_route(
-            "/policies",
-            post_with(add_policy, is("addPolicy", "connects a thing to a channel")).put_with(
-                update_policy,
-                is("updatePolicy", "changes what a thing may do on a channel"),
-            ),
-        )
-        .api_route(
-            "/policies/{subject}/{object}",
-            delete_with(
-                delete_policy,
-                is("deletePolicy", "disconnects a thing from a channel"),
-            ),
-        )
-        .api_route(
-            "/connect",
-            post_with(connect, is("connect", "connects things to channels")),
-        )
-        .api_route(
-            "/disconnect",
-            post_with(
-                disconnect,
-                is("disconnect", "disconnects things from channels"),
+            "/channels/{id}/things",
+            get_with(
+                list_by_channel,
+                is("listThingsByChannel", "lists the things of a channel"),
             ),
         )
         .api_route(
             "/identify",
             post_with(identify, is("identify", "who holds this key?")),
         )
+        .merge(channels::routes())
+        .merge(policies::routes())
         .with_state(service);
     finish(about, router)
 }
 
-async fn view_thing(
+#[derive(Deserialize, JsonSchema)]
+struct NewThing {
+    id: Option<String>,
+    name: Option<String>,
+    tags: Option<Vec<String>>,
+    owner: Option<String>,
+    credentials: Option<NewCredentials>,
+    metadata: Option<Map<String, Value>>,
+    /// `enabled`, which is the default, or `disabled`.
+    status: Option<String>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+struct NewCredentials {
+    identity: Option<String>,
+    /// One is generated if none is given.
+    secret: Option<String>,
+}
+
+impl NewThing {
+    fn parse(self) -> Reply<things::NewThing> {
+        let credentials = self.credentials.unwrap_or_default();
+        let key = credentials.secret.filter(|key| !key.is_empty());
+        Ok(things::NewThing {
+            id: given("id", self.id)?,
+            owner: given("owner", self.owner)?,
+            name: self.name.unwrap_or_default(),
+            tags: self.tags.unwrap_or_default(),
+            identity: credentials.identity.unwrap_or_default(),
+            metadata: self.metadata.unwrap_or_default(),
+            status: given("status", self.status)?.unwrap_or_default(),
+            key: key.map(Secret::new),
+        })
+    }
+}
+
+/// What is not given may be empty, too.
+fn given<T>(field: &str, text: Option<String>) -> Reply<Option<T>>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| parse(field, &text)).transpose()
+}
+
+async fn create(
     Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Id(id): Id<ThingId>,
-) -> Reply<Json<ThingView>> {
-    let shown = service.things.show(owner, id).await?;
-    Ok(Json(ThingView::new(shown.thing, shown.key.as_ref())))
+    Bearer(caller): Bearer,
+    Body(new): Body<NewThing>,
+) -> Reply<Created<Thing>> {
+    let created = service.things.create(&caller, vec![new.parse()?]).await?;
+    let [CreatedThing { thing, key }] = <[CreatedThing; 1]>::try_from(created)
+        .map_err(|_| Problem::not_found("no thing was made"))?;
+    Ok(Created {
+        location: format!("/things/{}", thing.id),
+        body: Thing::shown(thing, Some(&key)),
+    })
 }
 
-async fn enable_thing(
-    service: Shared<Service>,
-    caller: Bearer,
-    id: Id<ThingId>,
-) -> Reply<Json<ThingView>> {
-    set_thing_status(service, caller, id, Status::Enabled).await
+#[derive(Serialize, JsonSchema)]
+struct Many {
+    total: usize,
+    things: Vec<Thing>,
 }
 
-async fn disable_thing(
-    service: Shared<Service>,
-    caller: Bearer,
-    id: Id<ThingId>,
-) -> Reply<Json<ThingView>> {
-    set_thing_status(service, caller, id, Status::Disabled).await
-}
-
-async fn set_thing_status(
+async fn create_many(
     Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
+    Bearer(caller): Bearer,
+    Items(new): Items<NewThing>,
+) -> Reply<Json<Many>> {
+    let new = new.into_iter().map(NewThing::parse);
+    let new = new.collect::<Reply<_>>()?;
+    let created = service.things.create(&caller, new).await?;
+    let things: Vec<Thing> = created
+        .into_iter()
+        .map(|CreatedThing { thing, key }| Thing::shown(thing, Some(&key)))
+        .collect();
+    Ok(Json(Many {
+        total: things.len(),
+        things,
+    }))
+}
+
+async fn view(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
     Id(id): Id<ThingId>,
-    status: Status,
-) -> Reply<Json<ThingView>> {
-    let thing = service.things.set_status(owner, id, status).await?;
-    Ok(Json(ThingView::new(thing, None)))
+) -> Reply<Json<Thing>> {
+    let viewed = service.things.view(&caller, id).await?;
+    Ok(Json(Thing::shown(viewed.thing, viewed.key.as_ref())))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ThingsQuery {
+    #[serde(flatten)]
+    paging: Paging,
+    #[serde(default)]
+    visibility: VisibilityWord,
+    #[serde(flatten)]
+    fields: ThingFields,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ThingFields {
+    #[serde(default)]
+    status: StatusWord,
+    #[serde(default)]
+    metadata: query::Metadata,
+    /// The whole name.
+    name: Option<String>,
+    tag: Option<String>,
+    owner_id: Option<String>,
+}
+
+impl ThingFields {
+    fn filter(self) -> Reply<ThingFilter> {
+        Ok(ThingFilter {
+            status: self.status.0,
+            name: self.name,
+            tag: self.tag,
+            owner: given::<UserId>("owner_id", self.owner_id)?,
+            metadata: self.metadata.0,
+        })
+    }
+}
+
+async fn list(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Query(query): Query<ThingsQuery>,
+) -> Reply<Json<ThingsPage>> {
+    let (page, filter) = (Page::from(query.paging), query.fields.filter()?);
+    let visibility = query.visibility.0;
+    let listing = service
+        .things
+        .list(&caller, &filter, visibility, page)
+        .await?;
+    Ok(Json(ThingsPage::new(listing, page)))
+}
+
+async fn list_by_channel(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Id(channel): Id<ChannelId>,
+    Query(query): Query<ThingsQuery>,
+) -> Reply<Json<ThingsPage>> {
+    let (page, filter) = (Page::from(query.paging), query.fields.filter()?);
+    let listing = service
+        .things
+        .list_by_channel(&caller, channel, &filter, page)
+        .await?;
+    Ok(Json(ThingsPage::new(listing, page)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct NewDetails {
+    name: Option<String>,
+    metadata: Option<Map<String, Value>>,
+}
+
+async fn update(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Id(id): Id<ThingId>,
+    Body(new): Body<NewDetails>,
+) -> Reply<Json<Thing>> {
+    let things = &service.things;
+    let thing = things.update(&caller, id, new.name, new.metadata).await?;
+    let key = things.key_for(&caller, &thing).await?;
+    Ok(Json(Thing::shown(thing, key.as_ref())))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct NewTags {
+    tags: Vec<String>,
+}
+
+async fn update_tags(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Id(id): Id<ThingId>,
+    Body(NewTags { tags }): Body<NewTags>,
+) -> Reply<Json<Thing>> {
+    let thing = service.things.update_tags(&caller, id, tags).await?;
+    Ok(Json(Thing::shown(thing, None)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -142,136 +288,52 @@ struct NewSecret {
 
 async fn update_secret(
     Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
+    Bearer(caller): Bearer,
     Id(id): Id<ThingId>,
     Body(NewSecret { secret }): Body<NewSecret>,
-) -> Reply<Json<ThingView>> {
+) -> Reply<Json<Thing>> {
     let key = Some(Secret::new(secret));
-    let created = service.things.rotate_key(owner, id, key).await?;
-    Ok(Json(ThingView::new(created.thing, None)))
+    let changed = service.things.update_key(&caller, id, key).await?;
+    Ok(Json(Thing::shown(changed.thing, None)))
 }
 
-async fn enable_channel(
-    service: Shared<Service>,
-    caller: Bearer,
-    id: Id<ChannelId>,
-) -> Reply<Json<ChannelView>> {
-    set_channel_status(service, caller, id, Status::Enabled).await
+#[derive(Deserialize, JsonSchema)]
+struct NewOwner {
+    owner: String,
 }
 
-async fn disable_channel(
-    service: Shared<Service>,
-    caller: Bearer,
-    id: Id<ChannelId>,
-) -> Reply<Json<ChannelView>> {
-    set_channel_status(service, caller, id, Status::Disabled).await
-}
-
-async fn set_channel_status(
+async fn update_owner(
     Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Id(id): Id<ChannelId>,
+    Bearer(caller): Bearer,
+    Id(id): Id<ThingId>,
+    Body(NewOwner { owner }): Body<NewOwner>,
+) -> Reply<Json<Thing>> {
+    let owner = parse("owner", &owner)?;
+    let thing = service.things.update_owner(&caller, id, owner).await?;
+    Ok(Json(Thing::shown(thing, None)))
+}
+
+async fn enable(service: Shared<Service>, caller: Bearer, id: Id<ThingId>) -> Reply<Json<Thing>> {
+    set_status(service, caller, id, Status::Enabled).await
+}
+
+async fn disable(service: Shared<Service>, caller: Bearer, id: Id<ThingId>) -> Reply<Json<Thing>> {
+    set_status(service, caller, id, Status::Disabled).await
+}
+
+async fn set_status(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Id(id): Id<ThingId>,
     status: Status,
-) -> Reply<Json<ChannelView>> {
-    let changed = service.things.set_channel_status(owner, id, status).await?;
-    Ok(Json(ChannelView::from(changed)))
+) -> Reply<Json<Thing>> {
+    let thing = service.things.set_status(&caller, id, status).await?;
+    Ok(Json(Thing::shown(thing, None)))
 }
 
-#[derive(Deserialize, JsonSchema)]
-struct Policy {
-    subject: String,
-    object: String,
-    #[serde(default)]
-    actions: Option<Vec<String>>,
-    #[serde(default)]
-    external: bool,
-}
-
-async fn add_policy(
-    Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Body(policy): Body<Policy>,
-) -> Reply<Done<201>> {
-    let (thing, channel) = (
-        parse("subject", &policy.subject)?,
-        parse("object", &policy.object)?,
-    );
-    let actions = actions(policy.actions, policy.external)?;
-    service
-        .things
-        .connect(owner, &[thing], &[channel], actions)
-        .await?;
-    Ok(Done)
-}
-
-async fn update_policy(
-    Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Body(policy): Body<Policy>,
-) -> Reply<Done<204>> {
-    let (thing, channel) = (
-        parse("subject", &policy.subject)?,
-        parse("object", &policy.object)?,
-    );
-    let actions = actions(Some(policy.actions.unwrap_or_default()), policy.external)?;
-    service
-        .things
-        .change_grant(owner, thing, channel, actions)
-        .await?;
-    Ok(Done)
-}
-
-async fn delete_policy(
-    Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Ids([subject, object]): Ids<2>,
-) -> Reply<Done<204>> {
-    let (thing, channel) = (parse("subject", &subject)?, parse("object", &object)?);
-    service
-        .things
-        .disconnect(owner, &[thing], &[channel])
-        .await?;
-    Ok(Done)
-}
-
-/// Every subject with every object.
-#[derive(Deserialize, JsonSchema)]
-struct Pairs {
-    subjects: Vec<String>,
-    objects: Vec<String>,
-    #[serde(default)]
-    actions: Option<Vec<String>>,
-    #[serde(default)]
-    external: bool,
-}
-
-async fn connect(
-    Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Body(pairs): Body<Pairs>,
-) -> Reply<Json<Value>> {
-    let things: Vec<ThingId> = parse_all("subjects", &pairs.subjects)?;
-    let channels: Vec<ChannelId> = parse_all("objects", &pairs.objects)?;
-    let actions = actions(pairs.actions, pairs.external)?;
-    let grants = service
-        .things
-        .connect(owner, &things, &channels, actions)
-        .await?;
-    let policies: Vec<Value> = grants.iter().map(|grant| policy(grant, owner)).collect();
-    Ok(Json(
-        json!({ "limit": 0, "offset": 0, "total": 0, "policies": policies }),
-    ))
-}
-
-async fn disconnect(
-    Shared(service): Shared<Service>,
-    Bearer(Caller { user: owner, .. }): Bearer,
-    Body(pairs): Body<Pairs>,
-) -> Reply<Done<204>> {
-    let things: Vec<ThingId> = parse_all("subjects", &pairs.subjects)?;
-    let channels: Vec<ChannelId> = parse_all("objects", &pairs.objects)?;
-    service.things.disconnect(owner, &things, &channels).await?;
-    Ok(Done)
+#[derive(Serialize, JsonSchema)]
+struct Identified {
+    id: String,
 }
 
 /// Who holds this key? Whoever has a key may ask about it.
@@ -279,147 +341,9 @@ async fn identify(
     Shared(service): Shared<Service>,
     ThingKey(key): ThingKey,
     _: SaysJson,
-) -> Reply<Json<Value>> {
-    let found = service.authority.identify(&key).await;
+) -> Reply<Json<Identified>> {
+    let found = service.things.identify(&key).await;
     let unknown = || Problem::not_found("no such thing");
     let id = found.map_err(|error| Problem::authority(error, unknown))?;
-    Ok(Json(json!({ "id": id.to_string() })))
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Access {
-    /// The key of a thing.
-    #[serde(default)]
-    subject: String,
-    /// In place of the channel of the path.
-    #[serde(default)]
-    object: Option<String>,
-    #[serde(default)]
-    action: String,
-    #[serde(default)]
-    entity_type: String,
-}
-
-/// May the holder of this key do this? Whoever has a key may ask about it.
-async fn authorize(
-    Shared(service): Shared<Service>,
-    Ids([id]): Ids<1>,
-    Body(access): Body<Access>,
-) -> Reply<Json<Value>> {
-    if access.subject.is_empty() {
-        return Err(Problem::invalid("name the key as subject"));
-    }
-    if !matches!(&*access.entity_type, "thing" | "group" | "client") {
-        return Err(Problem::invalid(
-            "unknown entity type: choose thing, group or client",
-        ));
-    }
-    let action: Action = parse("action", &access.action)?;
-    // What is no id is no channel that anyone may use.
-    let channel = access.object.as_deref().unwrap_or(&id).parse();
-    let channel: ChannelId = channel.map_err(|_| Problem::denied())?;
-    let key = Secret::new(access.subject);
-    let found = service.authority.authorize(&key, channel, action).await;
-    let id = found.map_err(|error| Problem::authority(error, Problem::denied))?;
-    Ok(Json(
-        json!({ "thing_id": id.to_string(), "authorized": true }),
-    ))
-}
-
-/// Without a list, all that a thing can do.
-fn actions(names: Option<Vec<String>>, external: bool) -> Reply<Actions> {
-    if external {
-        return Err(Problem::invalid("channels are not shared with users here"));
-    }
-    let Some(names) = names else {
-        return Ok(Actions::ALL);
-    };
-    let actions: Vec<Action> = parse_all("actions", &names)?;
-    Ok(actions.into_iter().collect())
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Thing")]
-struct ThingView {
-    id: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    name: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
-    owner: String,
-    credentials: Credentials,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    metadata: Map<String, Value>,
-    created_at: String,
-    updated_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    status: &'static str,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Credentials {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-}
-
-impl ThingView {
-    fn new(thing: Thing, key: Option<&Secret>) -> Self {
-        Self {
-            id: thing.id.to_string(),
-            name: thing.name,
-            tags: thing.tags,
-            owner: thing.owner.to_string(),
-            credentials: Credentials {
-                secret: key.map(|key| key.expose().to_owned()),
-            },
-            metadata: thing.metadata,
-            created_at: thing.created_at.rfc3339(),
-            updated_at: or_never(thing.updated_at),
-            updated_by: thing.updated_by.map(|by| by.to_string()),
-            status: thing.status.as_str(),
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Channel")]
-struct ChannelView {
-    id: String,
-    owner_id: String,
-    name: String,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    metadata: Map<String, Value>,
-    created_at: String,
-    updated_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    status: &'static str,
-}
-
-impl From<Channel> for ChannelView {
-    fn from(channel: Channel) -> Self {
-        Self {
-            id: channel.id.to_string(),
-            owner_id: channel.owner.to_string(),
-            name: channel.name,
-            metadata: channel.metadata,
-            created_at: channel.created_at.rfc3339(),
-            updated_at: or_never(channel.updated_at),
-            updated_by: channel.updated_by.map(|by| by.to_string()),
-            status: channel.status.as_str(),
-        }
-    }
-}
-
-fn policy(grant: &Grant, owner: UserId) -> Value {
-    json!({
-        "owner_id": owner.to_string(),
-        "subject": grant.thing.to_string(),
-        "object": grant.channel.to_string(),
-        "actions": grant.actions.names(),
-        "created_at": grant.created_at.rfc3339(),
-        "updated_at": or_never(grant.updated_at),
-        "updated_by": grant.updated_at.map(|_| owner.to_string()).unwrap_or_default(),
-    })
+    Ok(Json(Identified { id: id.to_string() }))
 }

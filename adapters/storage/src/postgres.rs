@@ -10,7 +10,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection};
 
 use crate::database::{Config, MIGRATIONS};
-use crate::{OpenError, boxed, metadata};
+use crate::{OpenError, boxed, metadata, things};
 
 /// `postgres://user:password@host:port/database`, and what else PostgreSQL takes behind a `?`.
 /// It may hold a password, so it does not print as it is.
@@ -120,6 +120,7 @@ async fn migrate(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
     .await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
     metadata::work_off(&mut connection).await?;
+    things::tag_backlog(&mut connection).await?;
     connection.close().await
 }
 

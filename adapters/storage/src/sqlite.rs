@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection};
 
 use crate::database::MIGRATIONS;
-use crate::metadata;
+use crate::{metadata, things};
 
 const READERS: u32 = 4;
 const AUTOCHECKPOINT: &str = "2000";
@@ -38,6 +38,7 @@ pub(crate) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
         .await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
     metadata::work_off(&mut connection).await?;
+    things::tag_backlog(&mut connection).await?;
     connection.close().await
 }
 

@@ -1,19 +1,31 @@
-//! Things, channels and grants in the database.
+//! Things in the database.
+
+mod lists;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
+use rollcall_domain::entity::{Status, Update};
 use rollcall_domain::event::Event;
+use rollcall_domain::groups::Tell;
 use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, UserId};
+use rollcall_domain::listing::{Listing, Page};
+use rollcall_domain::policies;
 use rollcall_domain::ports::StoreError;
-use rollcall_domain::things::{Actions, Channel, Grant, Listing, Page, Status, Thing, ThingStore};
+use rollcall_domain::things::{Actions, Scope, Thing, ThingChange, ThingFilter, ThingStore};
 use rollcall_domain::vault::{KeptKey, SealedKey};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, Row, Transaction};
 
-use crate::database::{Database, failed, taken};
+use crate::database::{Database, failed};
 use crate::metadata::{self, Kind};
 use crate::rows::{
-    flag, from_json, id, is_set, json, moment, optional_id, optional_moment, status,
+    flag, from_json, id, json, moment, number, optional_id, optional_moment, status,
 };
+use crate::statement::Statement;
+
+const COLUMNS: &str = "things.id, things.owner, things.name, things.tags, things.identity, \
+    things.metadata, things.enabled, things.created_at, things.updated_at, things.updated_by";
 
 #[async_trait]
 impl ThingStore for Database {
@@ -24,82 +36,59 @@ impl ThingStore for Database {
     ) -> Result<(), StoreError> {
         let failed = failed("keep things");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        let mut more: HashMap<(UserId, Status), i64> = HashMap::new();
         for (thing, key) in things {
-            sqlx::query(
-                "INSERT INTO things
-                 (id, owner, name, tags, metadata, key_hash, sealed_key, enabled, created_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            )
-            .bind(thing.id.as_bytes().as_slice())
-            .bind(thing.owner.as_bytes().as_slice())
-            .bind(&thing.name)
-            .bind(json(&thing.tags))
-            .bind(json(&thing.metadata))
-            .bind(key.hash.as_bytes().as_slice())
-            .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
-            .bind(flag(thing.status == Status::Enabled))
-            .bind(thing.created_at.0.cast_signed())
-            .execute(&mut *transaction)
-            .await
-            .map_err(taken("keep things", "the key"))?;
+            // Two unique values: which of them another has is asked only when one is taken.
+            let added = add(&mut transaction, thing, key).await;
+            if let Err(error) = added {
+                drop(transaction);
+                return Err(match self.thing(thing.id).await? {
+                    Some(_) if is_taken(&error) => StoreError::Taken("id"),
+                    _ if is_taken(&error) && is_twice(things, thing.id) => StoreError::Taken("id"),
+                    _ if is_taken(&error) => StoreError::Taken("key"),
+                    _ => failed(error),
+                });
+            }
+            tag(&mut transaction, thing).await.map_err(&failed)?;
             let (id, metadata) = (thing.id.as_bytes(), &thing.metadata);
             metadata::add_terms(&mut transaction, Kind::Thing, id, metadata)
+                .await
+                .map_err(&failed)?;
+            *more.entry((thing.owner, thing.status)).or_default() += 1;
+        }
+        for ((owner, status), more) in more {
+            count(&mut transaction, owner, status, more)
                 .await
                 .map_err(&failed)?;
         }
         self.commit(transaction, events).await.map_err(&failed)
     }
 
-    async fn set_thing_status(&self, thing: &Thing, events: Vec<Event>) -> Result<(), StoreError> {
-        let failed = failed("keep the status of a thing");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query(
-            "UPDATE things SET enabled = $1, updated_at = $2, updated_by = $3 WHERE id = $4",
-        )
-        .bind(flag(thing.status == Status::Enabled))
-        .bind(thing.updated_at.map(|at| at.0.cast_signed()))
-        .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
-        .bind(thing.id.as_bytes().as_slice())
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        self.commit(transaction, events).await.map_err(&failed)
-    }
-
-    async fn set_thing_key(
+    async fn change_thing(
         &self,
-        thing: &Thing,
-        key: &KeptKey,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError> {
-        let failed = failed("keep the key of a thing");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query(
-            "UPDATE things SET key_hash = $1, sealed_key = $2, updated_at = $3, updated_by = $4
-             WHERE id = $5",
-        )
-        .bind(key.hash.as_bytes().as_slice())
-        .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
-        .bind(thing.updated_at.map(|at| at.0.cast_signed()))
-        .bind(thing.updated_by.map(|by| by.as_bytes().to_vec()))
-        .bind(thing.id.as_bytes().as_slice())
-        .execute(&mut *transaction)
-        .await
-        .map_err(taken("keep the key of a thing", "the key"))?;
-        self.commit(transaction, events).await.map_err(&failed)
+        id: ThingId,
+        change: &ThingChange,
+        update: Update,
+        tell: &Tell<Thing>,
+    ) -> Result<Option<Thing>, StoreError> {
+        let doing = "change a thing";
+        let mut transaction = self.writer.begin().await.map_err(failed(doing))?;
+        let changed = changed(&mut transaction, id, change, update).await;
+        let changed = changed.map_err(crate::database::taken(doing, "key"))?;
+        let Some(thing) = changed else {
+            return Ok(None);
+        };
+        let committed = self.commit(transaction, vec![tell(&thing)]).await;
+        committed.map_err(failed(doing))?;
+        Ok(Some(thing))
     }
 
-    async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError> {
+    async fn thing(&self, id: ThingId) -> Result<Option<Thing>, StoreError> {
         let failed = failed("read a thing");
-        let row = sqlx::query(
-            "SELECT id, owner, name, tags, metadata, enabled, created_at, updated_at, updated_by
-             FROM things WHERE id = $1 AND owner = $2",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(owner.as_bytes().as_slice())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(&failed)?;
+        let mut query = Statement::new(format!("SELECT {COLUMNS} FROM things WHERE id = "));
+        query.bind(id.as_bytes());
+        let row = query.query().fetch_optional(&self.readers).await;
+        let row = row.map_err(&failed)?;
         row.map(|row| thing(&row)).transpose().map_err(&failed)
     }
 
@@ -113,206 +102,33 @@ impl ThingStore for Database {
         Ok(bytes.flatten().map(SealedKey::from_bytes))
     }
 
-    async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError> {
-        let failed = failed("list things");
-        let rows = sqlx::query(
-            "SELECT id, owner, name, tags, metadata, enabled, created_at, updated_at, updated_by
-             FROM things WHERE owner = $1 ORDER BY created_at, id LIMIT $2 OFFSET $3",
-        )
-        .bind(owner.as_bytes().as_slice())
-        .bind(page.limit.cast_signed())
-        .bind(page.offset.cast_signed())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(&failed)?;
-        let items = rows
-            .iter()
-            .map(thing)
-            .collect::<Result<_, _>>()
-            .map_err(&failed)?;
-        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM things WHERE owner = $1")
-            .bind(owner.as_bytes().as_slice())
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
-        Ok(Listing {
-            items,
-            total: total.cast_unsigned(),
-        })
-    }
-
-    async fn add_channels(
+    async fn things(
         &self,
-        channels: &[Channel],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError> {
-        let failed = failed("keep channels");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        for channel in channels {
-            sqlx::query(
-                "INSERT INTO channels
-                 (id, owner, path, name, repeated, description, metadata, enabled, created_at)
-                 VALUES ($1, $2, $1, $3, 1, '', $4, $5, $6)",
-            )
-            .bind(channel.id.as_bytes().as_slice())
-            .bind(channel.owner.as_bytes().as_slice())
-            .bind(&channel.name)
-            .bind(json(&channel.metadata))
-            .bind(flag(channel.status == Status::Enabled))
-            .bind(channel.created_at.0.cast_signed())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-            let (id, metadata) = (channel.id.as_bytes(), &channel.metadata);
-            metadata::add_terms(&mut transaction, Kind::Channel, id, metadata)
-                .await
-                .map_err(&failed)?;
-        }
-        self.commit(transaction, events).await.map_err(&failed)
+        filter: &ThingFilter,
+        scope: Scope,
+        page: Page,
+    ) -> Result<Listing<Thing>, StoreError> {
+        let listed = lists::things(&self.readers, filter, scope, page).await;
+        listed.map_err(failed("list things"))
     }
 
-    async fn set_channel_status(
+    async fn things_of_channel(
         &self,
-        channel: &Channel,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError> {
-        let failed = failed("keep the status of a channel");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        sqlx::query(
-            "UPDATE channels SET enabled = $1, updated_at = $2, updated_by = $3 WHERE id = $4",
-        )
-        .bind(flag(channel.status == Status::Enabled))
-        .bind(channel.updated_at.map(|at| at.0.cast_signed()))
-        .bind(channel.updated_by.map(|by| by.as_bytes().to_vec()))
-        .bind(channel.id.as_bytes().as_slice())
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        self.commit(transaction, events).await.map_err(&failed)
-    }
-
-    async fn channel(&self, owner: UserId, id: ChannelId) -> Result<Option<Channel>, StoreError> {
-        let failed = failed("read a channel");
-        let row = sqlx::query(
-            "SELECT id, owner, name, metadata, enabled, created_at, updated_at, updated_by
-             FROM channels WHERE id = $1 AND owner = $2",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(owner.as_bytes().as_slice())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(&failed)?;
-        row.map(|row| channel(&row)).transpose().map_err(&failed)
-    }
-
-    async fn channels(&self, owner: UserId, page: Page) -> Result<Listing<Channel>, StoreError> {
-        let failed = failed("list channels");
-        let rows = sqlx::query(
-            "SELECT id, owner, name, metadata, enabled, created_at, updated_at, updated_by
-             FROM channels WHERE owner = $1 ORDER BY created_at, id LIMIT $2 OFFSET $3",
-        )
-        .bind(owner.as_bytes().as_slice())
-        .bind(page.limit.cast_signed())
-        .bind(page.offset.cast_signed())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(&failed)?;
-        let items = rows
-            .iter()
-            .map(channel)
-            .collect::<Result<_, _>>()
-            .map_err(&failed)?;
-        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM channels WHERE owner = $1")
-            .bind(owner.as_bytes().as_slice())
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
-        Ok(Listing {
-            items,
-            total: total.cast_unsigned(),
-        })
-    }
-
-    async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError> {
-        let failed = failed("read a grant");
-        let row = sqlx::query(
-            "SELECT (actions & 512) / 512, (actions & 256) / 256, created_at, updated_at
-             FROM thing_policies WHERE subject = $1 AND is_user = 0 AND object = $2",
-        )
-        .bind(thing.as_bytes().as_slice())
-        .bind(channel.as_bytes().as_slice())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(&failed)?;
-        let grant = |row: AnyRow| {
-            let actions = Actions {
-                read: is_set(&row, 0)?,
-                write: is_set(&row, 1)?,
-            };
-            let created_at = moment(&row, 2)?;
-            Ok(Grant {
-                thing,
-                channel,
-                actions,
-                created_at,
-                updated_at: optional_moment(&row, 3)?,
-            })
-        };
-        row.map(grant).transpose().map_err(&failed)
-    }
-
-    async fn put_grants(&self, grants: &[Grant], events: Vec<Event>) -> Result<(), StoreError> {
-        let failed = failed("keep grants");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        for Grant {
-            thing,
-            channel,
-            actions,
-            created_at,
-            updated_at,
-        } in grants
-        {
-            sqlx::query(
-                "INSERT INTO thing_policies
-                 (subject, is_user, object, actions, owner, vouched, created_at, updated_at)
-                 VALUES ($1, 0, $2, $3, (SELECT owner FROM channels WHERE id = $2), 1, $4, $5)
-                 ON CONFLICT (subject, is_user, object) DO UPDATE SET
-                 actions = excluded.actions, updated_at = excluded.updated_at",
-            )
-            .bind(thing.as_bytes().as_slice())
-            .bind(channel.as_bytes().as_slice())
-            .bind(flag(actions.read) * 512 + flag(actions.write) * 256)
-            .bind(created_at.0.cast_signed())
-            .bind(updated_at.map(|at| at.0.cast_signed()))
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-        }
-        self.commit(transaction, events).await.map_err(&failed)
-    }
-
-    async fn remove_grants(
-        &self,
-        pairs: &[(ThingId, ChannelId)],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError> {
-        let failed = failed("remove grants");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        for (thing, channel) in pairs {
-            sqlx::query(
-                "DELETE FROM thing_policies WHERE subject = $1 AND is_user = 0 AND object = $2",
-            )
-            .bind(thing.as_bytes().as_slice())
-            .bind(channel.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-        }
-        self.commit(transaction, events).await.map_err(&failed)
+        channel: ChannelId,
+        filter: &ThingFilter,
+        page: Page,
+    ) -> Result<Listing<Thing>, StoreError> {
+        let listed = lists::things_of_channel(&self.readers, channel, filter, page).await;
+        listed.map_err(failed("list the things of a channel"))
     }
 
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        self.record_events(events).await
+        let kept = self.record_events(events).await;
+        if let Err(error) = &kept {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "what was asked of things is not announced");
+        }
+        kept
     }
 
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError> {
@@ -334,7 +150,7 @@ impl ThingStore for Database {
     ) -> Result<Option<(ThingId, Actions)>, StoreError> {
         let failed = failed("authorize a thing");
         let row = sqlx::query(
-            "SELECT things.id, (actions & 512) / 512, (actions & 256) / 256 FROM things
+            "SELECT thing_policies.actions, things.id FROM things
              JOIN thing_policies ON subject = things.id AND is_user = 0
              JOIN channels ON channels.id = object
              WHERE key_hash = $1 AND things.enabled = 1
@@ -345,13 +161,7 @@ impl ThingStore for Database {
         .fetch_optional(&self.readers)
         .await
         .map_err(&failed)?;
-        let found = |row: AnyRow| {
-            let actions = Actions {
-                read: is_set(&row, 1)?,
-                write: is_set(&row, 2)?,
-            };
-            Ok((ThingId::from_bytes(id(&row, 0)?), actions))
-        };
+        let found = |row: AnyRow| Ok((ThingId::from_bytes(id(&row, 1)?), actions(&row)?));
         row.map(found).transpose().map_err(&failed)
     }
 
@@ -371,7 +181,7 @@ impl ThingStore for Database {
     ) -> Result<Option<Actions>, StoreError> {
         let failed = failed("authorize a thing");
         let row = sqlx::query(
-            "SELECT (actions & 512) / 512, (actions & 256) / 256 FROM things
+            "SELECT thing_policies.actions FROM things
              JOIN thing_policies ON subject = things.id AND is_user = 0
              JOIN channels ON channels.id = object
              WHERE things.id = $1 AND things.enabled = 1
@@ -382,39 +192,223 @@ impl ThingStore for Database {
         .fetch_optional(&self.readers)
         .await
         .map_err(&failed)?;
-        let found = |row: AnyRow| {
-            Ok(Actions {
-                read: is_set(&row, 0)?,
-                write: is_set(&row, 1)?,
-            })
-        };
-        row.map(found).transpose().map_err(&failed)
+        row.map(|row| actions(&row)).transpose().map_err(&failed)
     }
 }
 
+async fn add(
+    transaction: &mut Transaction<'_, Any>,
+    thing: &Thing,
+    key: &KeptKey,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO things
+         (id, owner, name, tags, identity, metadata, key_hash, sealed_key, enabled, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(thing.id.as_bytes().as_slice())
+    .bind(thing.owner.as_bytes().as_slice())
+    .bind(&thing.name)
+    .bind(json(&thing.tags))
+    .bind(&thing.identity)
+    .bind(json(&thing.metadata))
+    .bind(key.hash.as_bytes().as_slice())
+    .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
+    .bind(flag(thing.status == Status::Enabled))
+    .bind(thing.created_at.0.cast_signed())
+    .execute(&mut **transaction)
+    .await
+    .map(|_| ())
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|it| it.is_unique_violation())
+}
+
+fn is_twice(things: &[(Thing, KeptKey)], id: ThingId) -> bool {
+    things.iter().filter(|(thing, _)| thing.id == id).count() > 1
+}
+
+/// Changes what the change is about, and nothing else.
+async fn changed(
+    transaction: &mut Transaction<'_, Any>,
+    id: ThingId,
+    change: &ThingChange,
+    update: Update,
+) -> Result<Option<Thing>, sqlx::Error> {
+    let mut query = Statement::new("UPDATE things SET updated_at = ");
+    query
+        .bind(update.at.0.cast_signed())
+        .push(", updated_by = ")
+        .bind(update.by.as_bytes());
+    let mut only = "";
+    match change {
+        ThingChange::About { name, metadata } => {
+            if let Some(name) = name {
+                query.push(", name = ").bind(name.as_str());
+            }
+            if let Some(metadata) = metadata {
+                query.push(", metadata = ").bind(&*json(metadata));
+            }
+        }
+        ThingChange::Tags(tags) => _ = query.push(", tags = ").bind(&*json(tags)),
+        ThingChange::Owner(owner) => _ = query.push(", owner = ").bind(owner.as_bytes()),
+        ThingChange::Status(Status::Enabled) => {
+            query.push(", enabled = 1");
+            only = " AND enabled = 0";
+        }
+        ThingChange::Status(Status::Disabled) => {
+            query.push(", enabled = 0");
+            only = " AND enabled = 1";
+        }
+        ThingChange::Key(key) => {
+            query
+                .push(", key_hash = ")
+                .bind(key.hash.as_bytes().to_vec());
+            match &key.sealed {
+                Some(sealed) => {
+                    _ = query
+                        .push(", sealed_key = ")
+                        .bind(sealed.as_bytes().to_vec());
+                }
+                None => _ = query.push(", sealed_key = NULL"),
+            }
+        }
+    }
+    if let ThingChange::Owner(_) = change {
+        leave_owner(transaction, id).await?;
+    }
+    query.push(" WHERE id = ").bind(id.as_bytes()).push(only);
+    query.push(" RETURNING ").push(COLUMNS);
+    let row = query.query().fetch_optional(&mut **transaction).await?;
+    let Some(row) = row else { return Ok(None) };
+    let thing = thing(&row)?;
+    match change {
+        ThingChange::About {
+            metadata: Some(metadata),
+            ..
+        } => metadata::put_terms(transaction, Kind::Thing, id.as_bytes(), metadata).await?,
+        ThingChange::Tags(_) => {
+            sqlx::query("DELETE FROM thing_tags WHERE thing = $1")
+                .bind(id.as_bytes().as_slice())
+                .execute(&mut **transaction)
+                .await?;
+            tag(transaction, &thing).await?;
+        }
+        ThingChange::Owner(_) => count(transaction, thing.owner, thing.status, 1).await?,
+        ThingChange::Status(_) => {
+            let before = match thing.status {
+                Status::Enabled => Status::Disabled,
+                Status::Disabled => Status::Enabled,
+            };
+            count(transaction, thing.owner, before, -1).await?;
+            count(transaction, thing.owner, thing.status, 1).await?;
+        }
+        ThingChange::About { .. } | ThingChange::Key(_) => {}
+    }
+    Ok(Some(thing))
+}
+
+/// The thing counts no longer among those of its owner.
+async fn leave_owner(
+    transaction: &mut Transaction<'_, Any>,
+    id: ThingId,
+) -> Result<(), sqlx::Error> {
+    // Written, so that nobody else changes its owner or status meanwhile.
+    let mut query = Statement::new("UPDATE things SET owner = owner WHERE id = ");
+    query.bind(id.as_bytes()).push(" RETURNING ").push(COLUMNS);
+    let row = query.query().fetch_optional(&mut **transaction).await?;
+    match row {
+        Some(row) => {
+            let thing = thing(&row)?;
+            count(transaction, thing.owner, thing.status, -1).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// The owner has so many more things of this status.
+async fn count(
+    transaction: &mut Transaction<'_, Any>,
+    owner: UserId,
+    status: Status,
+    more: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO thing_counts (owner, enabled, things) VALUES ($1, $2, $3)
+         ON CONFLICT (owner, enabled) DO UPDATE SET things = thing_counts.things + excluded.things",
+    )
+    .bind(owner.as_bytes().as_slice())
+    .bind(flag(status == Status::Enabled))
+    .bind(more)
+    .execute(&mut **transaction)
+    .await
+    .map(|_| ())
+}
+
+/// Makes the rows of tags of what was kept before there were any.
+pub(crate) async fn tag_backlog(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    use sqlx::Connection;
+    loop {
+        let mut transaction = connection.begin().await?;
+        let mut query = Statement::new("SELECT ");
+        query
+            .push(COLUMNS)
+            .push(" FROM things_to_tag JOIN things ON things.id = things_to_tag.thing LIMIT 1000");
+        let rows = query.query().fetch_all(&mut *transaction).await?;
+        if rows.is_empty() {
+            return transaction.rollback().await;
+        }
+        for row in rows {
+            let thing = thing(&row)?;
+            // Another process may be at it, too: what is there stays.
+            tag(&mut transaction, &thing).await?;
+            sqlx::query("DELETE FROM things_to_tag WHERE thing = $1")
+                .bind(thing.id.as_bytes().as_slice())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+    }
+}
+
+async fn tag(connection: &mut AnyConnection, thing: &Thing) -> Result<(), sqlx::Error> {
+    for tag in &thing.tags {
+        sqlx::query(
+            "INSERT INTO thing_tags (tag, created_at, thing) VALUES ($1, $2, $3)
+             ON CONFLICT (tag, created_at, thing) DO NOTHING",
+        )
+        .bind(tag)
+        .bind(thing.created_at.0.cast_signed())
+        .bind(thing.id.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
 fn thing(row: &AnyRow) -> Result<Thing, sqlx::Error> {
+    let updated = optional_moment(row, 8)?.zip(optional_id(row, 9)?);
     Ok(Thing {
         id: ThingId::from_bytes(id(row, 0)?),
         owner: UserId::from_bytes(id(row, 1)?),
         name: row.try_get(2)?,
         tags: from_json(row, 3)?,
-        metadata: from_json(row, 4)?,
-        status: status(row, 5)?,
-        created_at: moment(row, 6)?,
-        updated_at: optional_moment(row, 7)?,
-        updated_by: optional_id(row, 8)?.map(UserId::from_bytes),
+        identity: row.try_get(4)?,
+        metadata: from_json(row, 5)?,
+        status: status(row, 6)?,
+        created_at: moment(row, 7)?,
+        update: updated.map(|(at, by)| Update {
+            at,
+            by: UserId::from_bytes(by),
+        }),
     })
 }
 
-fn channel(row: &AnyRow) -> Result<Channel, sqlx::Error> {
-    Ok(Channel {
-        id: ChannelId::from_bytes(id(row, 0)?),
-        owner: UserId::from_bytes(id(row, 1)?),
-        name: row.try_get(2)?,
-        metadata: from_json(row, 3)?,
-        status: status(row, 4)?,
-        created_at: moment(row, 5)?,
-        updated_at: optional_moment(row, 6)?,
-        updated_by: optional_id(row, 7)?.map(UserId::from_bytes),
-    })
+/// The first column: what a policy allows.
+fn actions(row: &AnyRow) -> Result<Actions, sqlx::Error> {
+    let bits = u16::try_from(number(row, 0)?).unwrap_or_default();
+    Ok(policies::Actions::from_bits(bits).into())
 }

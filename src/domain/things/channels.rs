@@ -1,100 +1,231 @@
 //! What is done with channels.
 
 use crate::access::Revoked;
-use crate::identity::{ChannelId, Timestamp, UserId};
+use crate::caller::Caller;
+use crate::entity::{Metadata, Update};
+use crate::groups::{Details, Direction, GroupFilter, Seen, Subject, Tree};
+use crate::identity::{ChannelId, ThingId, UserId};
+use crate::listing::{StatusFilter, Visibility};
+use crate::policies::Action;
+use crate::refusal::Refusal;
 
-use super::{
-    Channel, Error, Listing, NewChannel, Page, Status, Things, check_batch, check_metadata,
-    check_name, check_page, events, touch,
-};
+use super::{Channel, Listing, NewChannel, Page, Status, Things, check_batch, events};
+
+/// Which channels a list has: all that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelQuery {
+    pub status: StatusFilter,
+    /// The whole name.
+    pub name: Option<String>,
+    pub owner: Option<UserId>,
+    /// Contained in that of the channel.
+    pub metadata: Option<Metadata>,
+    /// Directly below this one.
+    pub parent: Option<ChannelId>,
+    pub visibility: Visibility,
+}
+
+impl ChannelQuery {
+    fn filter(&self) -> GroupFilter<ChannelId> {
+        GroupFilter {
+            status: self.status,
+            name: self.name.clone(),
+            owner: self.owner,
+            metadata: self.metadata.clone(),
+            parent: self.parent,
+            ..GroupFilter::default()
+        }
+    }
+
+    /// Administrators see everybody's unless they want to see less.
+    fn seen_by(&self, caller: &Caller) -> GroupFilter<ChannelId> {
+        let everybodys = caller.admin && self.visibility == Visibility::All;
+        GroupFilter {
+            seen: (!everybodys).then_some(Seen {
+                by: caller.user,
+                visibility: self.visibility,
+            }),
+            ..self.filter()
+        }
+    }
+}
 
 impl Things {
-    /// Makes channels, all or none.
+    /// Makes channels, all or none. They are the caller's; an administrator may name another owner.
     ///
     /// # Errors
-    /// [`Error::Invalid`].
+    /// [`Refusal::Invalid`]; [`Refusal::Taken`] if an id is another channel's, or the owner has a channel of that
+    /// name; [`Refusal::NotFound`] for a parent that the caller may add nothing to; [`Refusal::Denied`].
     pub async fn create_channels(
         &self,
-        owner: UserId,
+        caller: &Caller,
         new: Vec<NewChannel>,
-    ) -> Result<Vec<Channel>, Error> {
-        check_batch(new.len())?;
+    ) -> Result<Vec<Channel>, Refusal> {
+        check_batch("channels", new.len())?;
         let mut channels = Vec::with_capacity(new.len());
-        for NewChannel { name, metadata } in new {
-            check_name(&name)?;
-            check_metadata(&metadata)?;
-            channels.push(Channel {
-                id: ChannelId::generate(),
-                owner,
-                name,
-                metadata,
-                status: Status::Enabled,
-                created_at: Timestamp::now(),
-                updated_at: None,
-                updated_by: None,
-            });
+        for new in new {
+            let parent = match new.parent {
+                Some(id) => Some(self.channel_for(caller, id, Action::GroupAdd).await?),
+                None => None,
+            };
+            channels.push(new.make(caller, parent.as_ref())?);
         }
-        let events = channels.iter().map(events::channel_created).collect();
-        self.store.add_channels(&channels, events).await?;
+        let events = channels
+            .iter()
+            .map(|it| events::channel("channel.create", it))
+            .collect();
+        self.stores.channels.add_groups(&channels, events).await?;
         Ok(channels)
     }
 
     /// # Errors
-    /// [`Error::Invalid`] for a page that is too large.
-    pub async fn list_channels(
+    /// [`Refusal::NotFound`].
+    pub async fn view_channel(&self, caller: &Caller, id: ChannelId) -> Result<Channel, Refusal> {
+        let channel = self.channel_for(caller, id, Action::GroupList).await?;
+        self.announce(events::channel("channel.view", &channel))
+            .await;
+        Ok(channel)
+    }
+
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Invalid`]; [`Refusal::Taken`] if the owner has another channel of that
+    /// name.
+    pub async fn update_channel(
         &self,
-        owner: UserId,
-        page: Page,
-    ) -> Result<Listing<Channel>, Error> {
-        check_page(page)?;
-        let listing = self.store.channels(owner, page).await?;
-        self.store
-            .record(vec![events::list_event(
-                "channel.list",
-                listing.total,
-                page,
-            )])
-            .await?;
-        Ok(listing)
+        caller: &Caller,
+        id: ChannelId,
+        details: &Details,
+    ) -> Result<Channel, Refusal> {
+        details.check()?;
+        self.channel_for(caller, id, Action::GroupUpdate).await?;
+        let update = Update::now(caller.user);
+        let tell = |channel: &Channel| events::channel("channel.update", channel);
+        let channels = &self.stores.channels;
+        let changed = channels.change_group(id, details, update, &tell).await?;
+        changed.ok_or(Refusal::NotFound("channel"))
     }
 
     /// Enables or disables a channel. Nobody may do anything on a disabled one.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if it is in that state already.
+    /// [`Refusal::NotFound`]; [`Refusal::Already`] in that state.
     pub async fn set_channel_status(
         &self,
-        owner: UserId,
+        caller: &Caller,
         id: ChannelId,
         status: Status,
-    ) -> Result<Channel, Error> {
-        let mut channel = self.own_channel(owner, id).await?;
-        if channel.status == status {
-            return Err(Error::Invalid(match status {
-                Status::Enabled => "the channel is already enabled",
-                Status::Disabled => "the channel is already disabled",
-            }));
-        }
-        channel.status = status;
-        touch(&mut channel.updated_at, &mut channel.updated_by, owner);
-        let event = events::removed(
-            "channel.remove",
-            &id.to_string(),
-            status,
-            channel.updated_at,
-            owner,
-        );
-        self.store.set_channel_status(&channel, vec![event]).await?;
+    ) -> Result<Channel, Refusal> {
+        self.channel_for(caller, id, Action::GroupDelete).await?;
+        let update = Update::now(caller.user);
+        let channels = &self.stores.channels;
+        let changed = channels
+            .set_group_status(id, status, update, &events::channel_removed)
+            .await?;
+        let channel = changed.ok_or(Refusal::Already(match status {
+            Status::Enabled => "the channel is already enabled",
+            Status::Disabled => "the channel is already disabled",
+        }))?;
         if status == Status::Disabled {
             self.revocations.revoked(&[Revoked::Channel(id)]);
         }
         Ok(channel)
     }
 
-    pub(super) async fn own_channel(&self, owner: UserId, id: ChannelId) -> Result<Channel, Error> {
-        self.store
-            .channel(owner, id)
-            .await?
-            .ok_or(Error::NotFound("channel"))
+    /// Channels in the order they were made.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] for a page that is too large.
+    pub async fn list_channels(
+        &self,
+        caller: &Caller,
+        query: &ChannelQuery,
+        page: Page,
+    ) -> Result<Listing<Channel>, Refusal> {
+        self.channels_in(query, query.seen_by(caller), page).await
+    }
+
+    /// What is above or below a channel, itself included, as far as the caller may see it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Invalid`].
+    pub async fn list_related_channels(
+        &self,
+        caller: &Caller,
+        id: ChannelId,
+        direction: Direction,
+        levels: Option<usize>,
+        query: &ChannelQuery,
+        page: Page,
+    ) -> Result<Listing<Channel>, Refusal> {
+        let around = self.channel_for(caller, id, Action::GroupList).await?;
+        let tree = Tree {
+            around,
+            direction,
+            levels,
+        };
+        let filter = GroupFilter {
+            tree: Some(tree),
+            ..query.seen_by(caller)
+        };
+        self.channels_in(query, filter, page).await
+    }
+
+    /// Channels that a thing is connected to.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Invalid`].
+    pub async fn list_channels_by_thing(
+        &self,
+        caller: &Caller,
+        thing: ThingId,
+        query: &ChannelQuery,
+        page: Page,
+    ) -> Result<Listing<Channel>, Refusal> {
+        let page = page.check()?;
+        self.thing_for(caller, thing, Action::ClientList).await?;
+        let filter = GroupFilter {
+            subject: Some(Subject::Thing(thing)),
+            ..query.filter()
+        };
+        let listing = self.stores.channels.groups(&filter, page).await?;
+        self.announce(events::channels_listed_by_thing(
+            thing,
+            query,
+            listing.total,
+            page,
+        ))
+        .await;
+        Ok(listing)
+    }
+
+    async fn channels_in(
+        &self,
+        query: &ChannelQuery,
+        filter: GroupFilter<ChannelId>,
+        page: Page,
+    ) -> Result<Listing<Channel>, Refusal> {
+        let page = page.check()?;
+        let listing = self.stores.channels.groups(&filter, page).await?;
+        self.announce(events::channels_listed(query, listing.total, page))
+            .await;
+        Ok(listing)
+    }
+
+    /// The channel, if the caller may do `action` on it. To others it is as if it were not there.
+    pub(super) async fn channel_for(
+        &self,
+        caller: &Caller,
+        id: ChannelId,
+        action: Action,
+    ) -> Result<Channel, Refusal> {
+        const UNKNOWN: Refusal = Refusal::NotFound("channel");
+        let channel = self.stores.channels.group(id).await?.ok_or(UNKNOWN)?;
+        if channel.belongs_to(caller) {
+            return Ok(channel);
+        }
+        let user = Subject::User(caller.user);
+        let standing = self.stores.policies.standing(user, id).await?;
+        let allowed = standing.is_some_and(|it| it.allows(caller.user, action));
+        allowed.then_some(channel).ok_or(UNKNOWN)
     }
 }

@@ -1,12 +1,14 @@
-//! What things, channels and grants are, and where they are kept.
+//! What things are, and where they are kept.
 
 use async_trait::async_trait;
 
 use crate::access::Action;
-use crate::entity::Status;
+use crate::entity::{Metadata, Status, Update};
 use crate::event::Event;
+use crate::groups::Tell;
 use crate::identity::{ChannelId, KeyHash, Secret, ThingId, Timestamp, UserId};
-use crate::listing::{Listing, Page};
+use crate::listing::{Listing, Page, StatusFilter, Visibility};
+use crate::policies;
 use crate::ports::StoreError;
 use crate::vault::{KeptKey, SealedKey};
 
@@ -17,19 +19,27 @@ pub struct Thing {
     pub owner: UserId,
     pub name: String,
     pub tags: Vec<String>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// Another name of the owner's choice; nothing here goes by it.
+    pub identity: String,
+    pub metadata: Metadata,
     pub status: Status,
     pub created_at: Timestamp,
-    pub updated_at: Option<Timestamp>,
-    pub updated_by: Option<UserId>,
+    pub update: Option<Update>,
 }
 
-/// A thing to be made. Without a key one is generated.
+/// A thing to be made.
 #[derive(Clone, Debug, Default)]
 pub struct NewThing {
+    /// A generated one if there is none.
+    pub id: Option<ThingId>,
+    /// The caller if there is none.
+    pub owner: Option<UserId>,
     pub name: String,
     pub tags: Vec<String>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub identity: String,
+    pub metadata: Metadata,
+    pub status: Status,
+    /// A generated one if there is none.
     pub key: Option<Secret>,
 }
 
@@ -47,25 +57,42 @@ pub struct Shown {
     pub key: Option<Secret>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Channel {
-    pub id: ChannelId,
-    pub owner: UserId,
-    pub name: String,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-    pub status: Status,
-    pub created_at: Timestamp,
-    pub updated_at: Option<Timestamp>,
-    pub updated_by: Option<UserId>,
+/// What is to be different of a thing. Nothing else of it is touched: two changes at one time do not undo each
+/// other.
+#[derive(Clone)]
+pub enum ThingChange {
+    About {
+        name: Option<String>,
+        metadata: Option<Metadata>,
+    },
+    Tags(Vec<String>),
+    Owner(UserId),
+    /// From the other one.
+    Status(Status),
+    Key(KeptKey),
 }
 
+/// Which things a list has: all that is given must fit.
 #[derive(Clone, Debug, Default)]
-pub struct NewChannel {
-    pub name: String,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+pub struct ThingFilter {
+    pub status: StatusFilter,
+    /// Exactly.
+    pub name: Option<String>,
+    pub tag: Option<String>,
+    pub owner: Option<UserId>,
+    /// What the metadata of a thing must contain.
+    pub metadata: Metadata,
 }
 
-/// Actions a thing holds on a channel.
+/// Whose things are looked among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Everybodys,
+    /// The user's own, what others share with them on channels (`c_list`), or both.
+    Of(UserId, Visibility),
+}
+
+/// Actions a thing holds on a channel: what the front asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Actions {
     pub read: bool,
@@ -89,15 +116,14 @@ impl Actions {
             Action::Write => self.write,
         }
     }
+}
 
-    /// The names, in the order events have them.
-    #[must_use]
-    pub fn names(self) -> Vec<&'static str> {
-        let all = [Action::Write, Action::Read];
-        all.into_iter()
-            .filter(|action| self.includes(*action))
-            .map(Action::as_str)
-            .collect()
+impl From<policies::Actions> for Actions {
+    fn from(actions: policies::Actions) -> Self {
+        Self {
+            read: actions.includes(policies::Action::MessageRead),
+            write: actions.includes(policies::Action::MessageWrite),
+        }
     }
 }
 
@@ -114,74 +140,51 @@ impl FromIterator<Action> for Actions {
     }
 }
 
-/// What a thing may do on a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    pub thing: ThingId,
-    pub channel: ChannelId,
-    pub actions: Actions,
-    pub created_at: Timestamp,
-    pub updated_at: Option<Timestamp>,
-}
-
-/// Where things and channels are kept. A change and its events are kept together, or neither is.
+/// Where things are kept. A change and its events are kept together, or neither is.
 #[async_trait]
 pub trait ThingStore: Send + Sync {
+    /// All or none.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`]: `the id` or `the key` of one is another thing's.
     async fn add_things(
         &self,
         things: &[(Thing, KeptKey)],
         events: Vec<Event>,
     ) -> Result<(), StoreError>;
 
-    /// Keeps the status of `thing`, and who changed it when. Nothing else of it is touched: two changes at
-    /// one time do not undo each other.
-    async fn set_thing_status(&self, thing: &Thing, events: Vec<Event>) -> Result<(), StoreError>;
-
-    /// Keeps the key of `thing`, and who changed it when.
-    async fn set_thing_key(
+    /// Changes a thing, and returns it as it is then. `None` if there is none, or its status is that already.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`]: `the key` is another thing's.
+    async fn change_thing(
         &self,
-        thing: &Thing,
-        key: &KeptKey,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
+        id: ThingId,
+        change: &ThingChange,
+        update: Update,
+        tell: &Tell<Thing>,
+    ) -> Result<Option<Thing>, StoreError>;
 
-    async fn thing(&self, owner: UserId, id: ThingId) -> Result<Option<Thing>, StoreError>;
+    async fn thing(&self, id: ThingId) -> Result<Option<Thing>, StoreError>;
 
     /// The sealed copy of a thing's key, if one is kept.
     async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError>;
 
     /// In the order they were made.
-    async fn things(&self, owner: UserId, page: Page) -> Result<Listing<Thing>, StoreError>;
-
-    async fn add_channels(
+    async fn things(
         &self,
-        channels: &[Channel],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
+        filter: &ThingFilter,
+        scope: Scope,
+        page: Page,
+    ) -> Result<Listing<Thing>, StoreError>;
 
-    /// Keeps the status of `channel`, and who changed it when.
-    async fn set_channel_status(
+    /// Things that hold a policy on the channel, in the order they were made.
+    async fn things_of_channel(
         &self,
-        channel: &Channel,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
-
-    async fn channel(&self, owner: UserId, id: ChannelId) -> Result<Option<Channel>, StoreError>;
-
-    /// In the order they were made.
-    async fn channels(&self, owner: UserId, page: Page) -> Result<Listing<Channel>, StoreError>;
-
-    /// What a thing may do on a channel, and since when.
-    async fn grant(&self, thing: ThingId, channel: ChannelId) -> Result<Option<Grant>, StoreError>;
-
-    /// Adds grants, or replaces those of the same thing and channel.
-    async fn put_grants(&self, grants: &[Grant], events: Vec<Event>) -> Result<(), StoreError>;
-
-    async fn remove_grants(
-        &self,
-        pairs: &[(ThingId, ChannelId)],
-        events: Vec<Event>,
-    ) -> Result<(), StoreError>;
+        channel: ChannelId,
+        filter: &ThingFilter,
+        page: Page,
+    ) -> Result<Listing<Thing>, StoreError>;
 
     /// Keeps events of what changes nothing.
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;

@@ -8,6 +8,7 @@ mod postgres;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
 mod stores;
+mod things;
 mod users;
 
 /// A test for each promise and each store. A suite is a module of functions that take a store, of which there are
@@ -155,6 +156,23 @@ mod of_configurations {
             a_list_has_what_its_filter_says,
             an_entry_is_heard_once_and_in_turn,
             what_is_heard_changes_what_is_older,
+        },
+        memory: memory
+    }
+}
+
+mod of_things {
+    use crate::things::memory;
+
+    held_to! {
+        things::{
+            a_thing_comes_back_as_it_was_kept,
+            ids_and_keys_are_one_things,
+            a_change_is_of_what_it_names,
+            a_list_has_what_its_filter_says,
+            a_page_tells_of_the_whole_list,
+            a_list_is_of_what_one_may_see,
+            a_key_opens_what_its_thing_may,
         },
         memory: memory
     }

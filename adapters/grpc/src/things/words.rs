@@ -1,0 +1,159 @@
+//! Things, channels and policies in the words of `rollcall.things.v1`.
+
+use rollcall_domain::entity::{Metadata, Update};
+use rollcall_domain::identity::Secret;
+use rollcall_domain::listing::Page;
+use rollcall_domain::things::{
+    Channel, ChannelQuery, NewChannel, NewThing, Policy, Thing, ThingFilter,
+};
+use tonic::Status;
+
+use crate::status::{metadata, parse};
+use crate::things_api as api;
+
+/// A word, or what is meant by none.
+pub(super) fn chosen<T>(field: &'static str, text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr<Err: std::fmt::Display> + Default,
+{
+    match text {
+        "" => Ok(T::default()),
+        text => parse(field, text),
+    }
+}
+
+fn given<T>(field: &'static str, text: &str) -> Result<Option<T>, Status>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    match text {
+        "" => Ok(None),
+        text => parse(field, text).map(Some),
+    }
+}
+
+pub(super) fn key(text: String) -> Option<Secret> {
+    (!text.is_empty()).then(|| Secret::new(text))
+}
+
+pub(super) fn page(page: Option<api::Page>) -> Page {
+    match page {
+        None => Page::default(),
+        Some(api::Page { offset, limit: 0 }) => Page {
+            offset,
+            ..Page::default()
+        },
+        Some(api::Page { offset, limit }) => Page { offset, limit },
+    }
+}
+
+pub(super) fn filter(asked: api::ThingFilter) -> Result<ThingFilter, Status> {
+    Ok(ThingFilter {
+        status: chosen("status", &asked.status)?,
+        name: asked.name,
+        tag: asked.tag,
+        owner: given("owner", asked.owner.as_deref().unwrap_or_default())?,
+        metadata: metadata(&asked.metadata)?,
+    })
+}
+
+pub(super) fn query(asked: api::ChannelFilter) -> Result<ChannelQuery, Status> {
+    let metadata = metadata(&asked.metadata)?;
+    Ok(ChannelQuery {
+        status: chosen("status", &asked.status)?,
+        name: asked.name,
+        owner: given("owner", asked.owner.as_deref().unwrap_or_default())?,
+        metadata: (!metadata.is_empty()).then_some(metadata),
+        parent: given("parent", asked.parent.as_deref().unwrap_or_default())?,
+        visibility: chosen("visibility", &asked.visibility)?,
+    })
+}
+
+pub(super) fn new_thing(new: api::NewThing) -> Result<NewThing, Status> {
+    Ok(NewThing {
+        id: given("id", &new.id)?,
+        owner: given("owner", &new.owner)?,
+        name: new.name,
+        tags: new.tags,
+        identity: new.identity,
+        metadata: metadata(&new.metadata)?,
+        status: chosen("status", &new.status)?,
+        key: key(new.key),
+    })
+}
+
+pub(super) fn new_channel(new: api::NewChannel) -> Result<NewChannel, Status> {
+    Ok(NewChannel {
+        id: given("id", &new.id)?,
+        owner: given("owner", &new.owner)?,
+        parent: given("parent", &new.parent)?,
+        name: new.name,
+        description: new.description,
+        metadata: metadata(&new.metadata)?,
+        status: chosen("status", &new.status)?,
+    })
+}
+
+pub(super) fn thing(thing: Thing) -> api::Thing {
+    shown(thing, None)
+}
+
+pub(super) fn shown(thing: Thing, key: Option<&Secret>) -> api::Thing {
+    let (updated_at, updated_by) = updated(thing.update);
+    api::Thing {
+        id: thing.id.to_string(),
+        owner: thing.owner.to_string(),
+        name: thing.name,
+        tags: thing.tags,
+        identity: thing.identity,
+        metadata: json(thing.metadata),
+        status: thing.status.as_str().to_owned(),
+        created_at: thing.created_at.0,
+        updated_at,
+        updated_by,
+        key: key.map(|key| key.expose().to_owned()),
+    }
+}
+
+pub(super) fn channel(channel: Channel) -> api::Channel {
+    let (updated_at, updated_by) = updated(channel.update);
+    let path = channel.path();
+    api::Channel {
+        id: channel.id.to_string(),
+        owner: channel.owner.to_string(),
+        parent: channel.parent().map(|id| id.to_string()),
+        name: channel.name,
+        description: channel.description,
+        metadata: json(channel.metadata),
+        status: channel.status.as_str().to_owned(),
+        created_at: channel.created_at.0,
+        updated_at,
+        updated_by,
+        path: path.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub(super) fn policy(policy: &Policy) -> api::Policy {
+    let (updated_at, updated_by) = updated(policy.update);
+    let actions = policy.actions.names().into_iter();
+    api::Policy {
+        subject: policy.subject.to_string(),
+        object: policy.object.to_string(),
+        actions: actions.map(ToOwned::to_owned).collect(),
+        external: policy.subject.is_user(),
+        owner: policy.owner.to_string(),
+        created_at: policy.created_at.0,
+        updated_at,
+        updated_by,
+    }
+}
+
+fn updated(update: Option<Update>) -> (Option<u64>, Option<String>) {
+    update
+        .map(|Update { at, by }| (at.0, by.to_string()))
+        .unzip()
+}
+
+fn json(metadata: Metadata) -> String {
+    serde_json::Value::Object(metadata).to_string()
+}
