@@ -9,6 +9,7 @@ use rollcall_grpc::users_api as api;
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::users;
 
 #[derive(Subcommand)]
 pub(super) enum Groups {
@@ -35,6 +36,12 @@ pub(super) enum Groups {
     Children(Related),
     /// List a group and what is above it
     Parents(Related),
+    /// List who is in a group
+    Members {
+        group: String,
+        #[command(flatten)]
+        page: Page,
+    },
     /// List the groups that a user is in
     Of {
         user: String,
@@ -179,6 +186,18 @@ impl Groups {
             Self::Parents(related) => {
                 let listing = groups.list_group_parents(related.request()).await?;
                 show_listing(output, &listing)
+            }
+            Self::Members { group, page } => {
+                let request = api::ListMembersRequest {
+                    group_id: group,
+                    page: page.message(),
+                    status: "all".to_owned(),
+                    ..api::ListMembersRequest::default()
+                };
+                let listing = groups.list_members(request).await?;
+                let members: Vec<Value> = listing.members.iter().map(users::value).collect();
+                let value = json!({ "total": listing.total, "members": members });
+                Ok(users::show(output, &value, &listing.members)?)
             }
             Self::Of { user, page } => {
                 let request = api::ListMembershipsRequest {

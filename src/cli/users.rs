@@ -217,7 +217,8 @@ fn ask(what: &str) -> anyhow::Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn show(output: Output, value: &Value, users: &[api::User]) -> std::io::Result<()> {
+/// As a table, or `value` as JSON.
+pub(super) fn show(output: Output, value: &Value, users: &[api::User]) -> std::io::Result<()> {
     let rows: Vec<_> = users
         .iter()
         .map(|user| {
@@ -238,7 +239,7 @@ fn show(output: Output, value: &Value, users: &[api::User]) -> std::io::Result<(
     output.table(value, headings, &rows)
 }
 
-fn value(user: &api::User) -> Value {
+pub(super) fn value(user: &api::User) -> Value {
     let metadata: Value = serde_json::from_str(&user.metadata).unwrap_or_default();
     json!({
         "id": user.id,

@@ -58,6 +58,36 @@ fn names(page: &Value) -> Vec<String> {
     groups.iter().map(|it| text(&it["name"])).collect()
 }
 
+/// A user who has registered, with a token: id and somebody.
+fn register<'a>(world: &'a World, by: Option<&Somebody>, name: &str) -> (String, Somebody<'a>) {
+    let address = world.listener("http.users");
+    let identity = format!("{name}@example.com");
+    let secret = format!("the password of {name}");
+    world.secrets.add(secret.as_str());
+    let credentials = json!({ "identity": identity, "secret": secret });
+    let new = json!({ "name": name, "credentials": credentials });
+    let mut headers = vec!["Content-Type: application/json"];
+    headers.extend(by.map(|by| &*by.bearer));
+    let made = send(address, "POST /users", &headers, new.to_string().as_bytes());
+    assert_eq!(made.status, 201, "{made:?}");
+    let made: Value = serde_json::from_str(&made.body).expect("JSON");
+    let body = credentials.to_string();
+    let issued = send(
+        address,
+        "POST /users/tokens/issue",
+        &headers[..1],
+        body.as_bytes(),
+    );
+    let issued: Value = serde_json::from_str(&issued.body).expect("JSON");
+    for token in ["access_token", "refresh_token"] {
+        world.secrets.add(text(&issued[token]));
+    }
+    (
+        text(&made["id"]),
+        Somebody::with(world, &text(&issued["access_token"])),
+    )
+}
+
 const NONE: Value = Value::Null;
 
 #[test]
@@ -327,4 +357,152 @@ fn groups_and_policies_are_managed_at_the_command_line() {
         "policies.delete [g_list]",
     ];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn who_is_let_may_do_what_he_is_let_and_no_more() {
+    let world = World::start();
+    let admin = Somebody::admin(&world);
+    let (_, ann) = register(&world, None, "ann");
+    let (bob_id, bob) = register(&world, None, "bob");
+    let (cat_id, cat) = register(&world, None, "cat");
+    let hall = ann.group("hall", None);
+    let policy = |subject: &str, actions: &[&str]| json!({ "subject": subject, "object": hall, "actions": actions });
+    let (view, update, disable) = (
+        format!("GET /groups/{hall}"),
+        format!("PUT /groups/{hall}"),
+        format!("POST /groups/{hall}/disable"),
+    );
+    let description = json!({ "description": "larger" });
+    // What is held, and what the answers are then: to view, update, disable, add somebody, list members.
+    for (held, answers) in [
+        ("", [403, 403, 403, 403, 403]),
+        ("m_read", [403, 403, 403, 403, 403]),
+        ("g_list", [200, 403, 403, 403, 403]),
+        ("g_update", [200, 200, 403, 403, 403]),
+        ("g_add", [200, 403, 403, 201, 403]),
+        ("c_list", [200, 403, 403, 403, 200]),
+        ("g_delete", [200, 403, 200, 403, 403]),
+    ] {
+        if !held.is_empty() {
+            ann.expect(201, "POST /policies", &policy(&bob_id, &[held]));
+        }
+        let gift = if held.is_empty() { "g_list" } else { held };
+        let asked = [
+            bob.ask(&view, &NONE).status,
+            bob.ask(&update, &description).status,
+            bob.ask(&disable, &NONE).status,
+            bob.ask("POST /policies", &policy(&cat_id, &[gift])).status,
+            bob.ask(&format!("GET /groups/{hall}/members"), &NONE)
+                .status,
+        ];
+        assert_eq!(asked, answers, "with {held:?}");
+        assert_eq!(cat.ask(&update, &description).status, 403, "with {held:?}");
+        ann.expect(204, &format!("DELETE /policies/{cat_id}/{hall}"), &NONE);
+    }
+    ann.expect(200, &format!("POST /groups/{hall}/enable"), &NONE);
+    // Nobody gives what he does not hold, or takes what is not his.
+    ann.expect(
+        201,
+        "POST /policies",
+        &policy(&bob_id, &["g_add", "g_update"]),
+    );
+    bob.expect(201, "POST /policies", &policy(&cat_id, &["g_list"]));
+    bob.expect(403, "POST /policies", &policy(&cat_id, &["g_delete"]));
+    bob.expect(403, "PUT /policies", &policy(&cat_id, &["g_delete"]));
+    bob.expect(204, "PUT /policies", &policy(&cat_id, &["g_update"]));
+    cat.expect(403, "PUT /policies", &policy(&cat_id, &["g_list"]));
+    cat.expect(403, &format!("DELETE /policies/{bob_id}/{hall}"), &NONE);
+    assert_eq!(bob.get("/policies")["total"], 1);
+    assert_eq!(
+        bob.get("/policies")["policies"][0]["actions"],
+        json!(["g_update", "g_list"])
+    );
+    bob.expect(403, &format!("GET /policies?owner_id={cat_id}"), &NONE);
+    assert_eq!(admin.get(&format!("/policies?object={hall}"))["total"], 2);
+    assert_eq!(names(&cat.get("/groups")), ["hall"]);
+    let memberships = cat.get(&format!("/users/{cat_id}/memberships"));
+    assert_eq!(memberships["memberships"][0]["id"], hall);
+    assert_eq!(bob.get(&format!("/users/{cat_id}/memberships"))["total"], 1);
+
+    let ask = |subject: &str, action: &str, object: &str, kind: &str| {
+        let question =
+            json!({ "subject": subject, "action": action, "object": object, "entity_type": kind });
+        let headers = ["Content-Type: application/json"];
+        let address = world.listener("http.users");
+        send(
+            address,
+            "POST /authorize",
+            &headers,
+            question.to_string().as_bytes(),
+        )
+        .status
+    };
+    let token = bob.bearer.rsplit(' ').next().expect("a token");
+    assert_eq!(ask(token, "g_update", &hall, "group"), 200);
+    assert_eq!(ask(&bob_id, "g_list", &hall, "group"), 200);
+    assert_eq!(ask(&bob_id, "g_delete", &hall, "group"), 403);
+    assert_eq!(ask(token, "c_list", "things", "client"), 403);
+    assert_eq!(ask(token, "fly", &hall, "group"), 400);
+    assert_eq!(ask("no token", "g_list", &hall, "group"), 401);
+}
+
+#[test]
+fn nobody_gets_power_over_others_by_a_group_of_his_own() {
+    let world = World::start();
+    let admin = Somebody::admin(&world);
+    let (ann_id, ann) = register(&world, None, "ann");
+    let (bob_id, _) = register(&world, None, "bob");
+    let (own_id, _) = register(&world, Some(&ann), "own");
+    let trap = ann.group("trap", None);
+    let policy = |subject: &str, actions: &[&str]| json!({ "subject": subject, "object": trap, "actions": actions });
+    ann.expect(
+        201,
+        "POST /policies",
+        &policy(&ann_id, &["c_list", "c_update", "c_delete"]),
+    );
+    ann.expect(201, "POST /policies", &policy(&bob_id, &["g_list"]));
+    ann.expect(201, "POST /policies", &policy(&own_id, &["g_list"]));
+    let name = json!({ "name": "renamed" });
+    for (what, body) in [
+        (format!("GET /users/{bob_id}"), &NONE),
+        (format!("PATCH /users/{bob_id}"), &name),
+        (format!("POST /users/{bob_id}/disable"), &NONE),
+    ] {
+        let status = ann.ask(&what, body).status;
+        assert!([403, 404].contains(&status), "{what}: {status}");
+    }
+    let members = |by: &Somebody| {
+        let page = by.get(&format!("/groups/{trap}/members"));
+        let members = page["members"].as_array().expect("members").clone();
+        assert_eq!(page["total"], members.len());
+        let names = members.iter().map(|it| text(&it["name"]));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(members(&ann), "ann own");
+    assert_eq!(members(&admin), "ann bob own");
+    // An administrator vouches.
+    admin.expect(201, "POST /policies", &policy(&bob_id, &["g_list"]));
+    assert_eq!(members(&ann), "ann bob own");
+    ann.expect(200, &format!("PATCH /users/{bob_id}"), &name);
+    // Whoever is in a group that is shut is out of reach.
+    ann.expect(200, &format!("POST /groups/{trap}/disable"), &NONE);
+    let status = ann.ask(&format!("PATCH /users/{bob_id}"), &name).status;
+    assert!([403, 404].contains(&status), "{status}");
+
+    let listed = world.stream("users");
+    let listed = listed
+        .iter()
+        .rev()
+        .find(|it| it["operation"] == "user.list_by_group");
+    assert_eq!(listed.expect("told")["group_id"], trap);
+    let shown = world.json(&["groups", "members", &trap]);
+    assert_eq!(shown["total"], 3);
+    let allowed = ["policies", "users", "authorize", &ann_id, "g_list", &trap];
+    assert_eq!(world.json(&allowed)["authorized"], true);
+    assert!(
+        world
+            .fail(&["policies", "users", "authorize", &bob_id, "g_add", &trap])
+            .contains("denied")
+    );
 }

@@ -9,10 +9,12 @@ use rollcall_domain::entity::Status as State;
 use rollcall_domain::groups::{Details, Direction, Group, GroupQuery, Groups, NewGroup};
 use rollcall_domain::identity::GroupId;
 use rollcall_domain::listing::{Listing, Page};
+use rollcall_domain::users::UserFilter;
 use tonic::{Request, Response, Status};
 
 use crate::caller::caller;
 use crate::status::{self, metadata, parse};
+use crate::users::user;
 use crate::users_api as api;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -118,6 +120,30 @@ impl api::groups_server::Groups for Service {
         request: Request<api::ListRelatedGroupsRequest>,
     ) -> Answer<api::ListGroupsResponse> {
         self.related(request, Direction::Children).await
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<api::ListMembersRequest>,
+    ) -> Answer<api::ListMembersResponse> {
+        let caller = self.caller(&request).await?;
+        let asked = request.into_inner();
+        let group = parse("group_id", &asked.group_id)?;
+        let filter = UserFilter {
+            status: given("status", &asked.status)?.unwrap_or_default(),
+            name: asked.name,
+            identity: asked.identity,
+            tag: asked.tag,
+            metadata: Some(metadata(&asked.metadata)?).filter(|wanted| !wanted.is_empty()),
+            ..UserFilter::default()
+        };
+        let page = page(asked.page);
+        let listing = self.groups.members(&caller, group, &filter, page).await;
+        let listing = listing.map_err(status::refusal)?;
+        Ok(Response::new(api::ListMembersResponse {
+            members: listing.items.into_iter().map(user).collect(),
+            total: listing.total,
+        }))
     }
 
     async fn list_memberships(

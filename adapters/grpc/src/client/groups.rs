@@ -26,6 +26,7 @@ calls! {
     list_groups(ListGroupsRequest) -> ListGroupsResponse;
     list_group_parents(ListRelatedGroupsRequest) -> ListGroupsResponse;
     list_group_children(ListRelatedGroupsRequest) -> ListGroupsResponse;
+    list_members(ListMembersRequest) -> ListMembersResponse;
     list_memberships(ListMembershipsRequest) -> ListGroupsResponse;
     enable_group(EnableGroupRequest) -> Group;
     disable_group(DisableGroupRequest) -> Group;

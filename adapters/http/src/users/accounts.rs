@@ -142,7 +142,7 @@ async fn view_profile(
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ListQuery {
+pub(super) struct ListQuery {
     #[serde(flatten)]
     paging: Paging,
     #[serde(default)]
@@ -157,23 +157,29 @@ struct ListQuery {
     owner_id: Option<String>,
 }
 
+impl ListQuery {
+    pub(super) fn read(self) -> Reply<(UserFilter, Page)> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let owner = given(self.owner_id).map(|text| parse("owner_id", &text));
+        let filter = UserFilter {
+            status: self.status.0,
+            name: given(self.name),
+            identity: given(self.identity),
+            tag: given(self.tag),
+            owner: owner.transpose()?,
+            metadata: Some(self.metadata.0).filter(|wanted| !wanted.is_empty()),
+            visibility: self.visibility.0,
+        };
+        Ok((filter, self.paging.into()))
+    }
+}
+
 async fn list(
     Shared(service): Shared<Service>,
     Bearer(caller): Bearer,
     Query(query): Query<ListQuery>,
 ) -> Reply<Json<UserPage>> {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let owner = given(query.owner_id).map(|text| parse("owner_id", &text));
-    let filter = UserFilter {
-        status: query.status.0,
-        name: given(query.name),
-        identity: given(query.identity),
-        tag: given(query.tag),
-        owner: owner.transpose()?,
-        metadata: Some(query.metadata.0).filter(|wanted| !wanted.is_empty()),
-        visibility: query.visibility.0,
-    };
-    let page = Page::from(query.paging);
+    let (filter, page) = query.read()?;
     let listing = service.users.list(&caller, &filter, page).await?;
     Ok(Json(UserPage::new(listing, page)))
 }

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Service;
+use super::accounts::{ListQuery, UserView};
 use crate::openapi::is;
 use crate::query::{self, Paging, Query, StatusWord, VisibilityWord, word};
 use crate::reply::{Created, Reply, or_never};
@@ -46,6 +47,10 @@ pub(super) fn routes() -> ApiRouter<Service> {
         .api_route(
             "/groups/{id}/disable",
             post_with(disable, is("disableGroup", "shuts a group")),
+        )
+        .api_route(
+            "/groups/{id}/members",
+            get_with(members, is("listMembers", "who is in a group")),
         )
         .api_route(
             "/users/{id}/memberships",
@@ -339,6 +344,22 @@ async fn memberships(
     }))
 }
 
+async fn members(
+    Shared(service): Shared<Service>,
+    Bearer(caller): Bearer,
+    Id(id): Id<GroupId>,
+    Query(query): Query<ListQuery>,
+) -> Reply<Json<MemberPage>> {
+    let (filter, page) = query.read()?;
+    let listing = service.groups.members(&caller, id, &filter, page).await?;
+    Ok(Json(MemberPage {
+        limit: page.limit,
+        offset: page.offset,
+        total: listing.total,
+        members: listing.items.into_iter().map(UserView::from).collect(),
+    }))
+}
+
 /// Empty text is none.
 fn given<T: std::str::FromStr<Err: std::fmt::Display>>(
     field: &'static str,
@@ -364,6 +385,14 @@ struct MembershipPage {
     offset: u64,
     total: u64,
     memberships: Vec<GroupView>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct MemberPage {
+    limit: u64,
+    offset: u64,
+    total: u64,
+    members: Vec<UserView>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde has it")]
