@@ -45,7 +45,7 @@ impl Config {
         if !self.url.is_empty() && !self.url.is_postgres() {
             return Some((
                 "storage.url",
-                "write postgres://user:password@host/database",
+                "write postgres://user:password@host/database, and behind a ? only what PostgreSQL knows",
             ));
         }
         if !(2..=1000).contains(&self.max_connections) {

@@ -29,13 +29,33 @@ impl Url {
         self.0.is_empty()
     }
 
+    /// Whether all of it means something: what the driver does not know it would ignore, and log.
     pub(crate) fn is_postgres(&self) -> bool {
-        ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| self.0.starts_with(scheme))
-            && AnyConnectOptions::from_str(&self.0).is_ok()
+        let Ok(options) = AnyConnectOptions::from_str(&self.0) else {
+            return false;
+        };
+        let url = &options.database_url;
+        let is_known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
+        ["postgres", "postgresql"].contains(&url.scheme())
+            && url.query_pairs().all(|(name, _)| is_known(&name))
     }
 }
+
+const PARAMETERS: [&str; 13] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,6 +216,9 @@ mod tests {
             ("sqlite:rollcall.db", false),
             ("mysql://db/rollcall", false),
             ("postgres://db:port/rollcall", false),
+            ("postgres://db/rollcall?sslmode=verify-full", true),
+            ("postgres://db/rollcall?options[lock_timeout]=1s", true),
+            ("postgres://db/rollcall?passwort=s3cret", false),
         ] {
             assert_eq!(Url::new(url).is_postgres(), is_one, "{url}");
         }
