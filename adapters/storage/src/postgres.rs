@@ -133,7 +133,8 @@ async fn migrate(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
     let mut connection = AnyConnection::connect_with(options).await?;
     // Of two processes at one time, one makes it.
     sqlx::raw_sql(
-        "DO $$ BEGIN CREATE DOMAIN blob AS bytea;
+        "SET client_min_messages = warning;
+         DO $$ BEGIN CREATE DOMAIN blob AS bytea;
          EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
     )
     .execute(&mut connection)
@@ -143,6 +144,9 @@ async fn migrate(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
     things::tag_backlog(&mut connection).await?;
     connection.close().await
 }
+
+const INSECURE: &str =
+    "no secure connection can be made: see sslmode and sslrootcert in storage.url";
 
 /// Why the database cannot be used, and what to do about it.
 pub(crate) fn explain(url: &Url, error: sqlx::Error) -> OpenError {
@@ -164,9 +168,9 @@ pub(crate) fn explain(url: &Url, error: sqlx::Error) -> OpenError {
         (_, Some("53300")) => {
             "it has too many connections: lower storage.max_connections, or raise its max_connections"
         }
-        (sqlx::Error::Tls(_), _) => {
-            "no secure connection can be made: see sslmode and sslrootcert in storage.url"
-        }
+        (sqlx::Error::Tls(_), _) => INSECURE,
+        // What rustls says of certificates.
+        (sqlx::Error::Io(error), _) if error.kind() == std::io::ErrorKind::InvalidData => INSECURE,
         (sqlx::Error::Configuration(_), _) => {
             "storage.url makes no sense: write postgres://user:password@host/database"
         }
