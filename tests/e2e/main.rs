@@ -64,5 +64,6 @@ mod sys;
 mod table;
 mod terms;
 mod tls;
+mod users;
 mod websocket;
 mod world;
