@@ -3,6 +3,7 @@
 mod channels;
 mod check;
 mod completions;
+mod configs;
 mod connections;
 mod credentials;
 mod events;
@@ -83,6 +84,9 @@ enum Command {
     /// Manage what who may do
     #[command(subcommand)]
     Policies(Policies),
+    /// Make and manage what devices are given that come with an external id and key alone
+    #[command(subcommand)]
+    Configs(configs::Configs),
     /// Show events as redis-cli would
     Events(events::Events),
     /// Show who is online
@@ -179,6 +183,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Policies(Policies::Things(policies)) => {
             policies.run(&session.connect().await?, output).await
         }
+        Command::Configs(configs) => configs.run(&session.connect().await?, output).await,
         Command::Events(events) => events.run(&session, output).await,
         Command::Presence(presence) => presence.run(&session, output).await,
         Command::Reload(reload) => reload.run(&session.connect().await?, output).await,

@@ -27,6 +27,7 @@ pub struct Config {
     pub users: Users,
     pub mail: rollcall_mail::Config,
     pub things: Things,
+    pub bootstrap: Bootstrap,
     pub storage: rollcall_storage::database::Config,
     pub journal: rollcall_storage::journal::Config,
     pub events: Events,
@@ -168,6 +169,8 @@ fn is_origin(host: &str) -> bool {
 pub struct Things {
     /// Empty for the things service of this process.
     pub authority: String,
+    /// Whom bootstrap asks; empty for the same.
+    pub url: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     pub show_keys: ShowKeys,
@@ -183,9 +186,24 @@ pub enum ShowKeys {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Bootstrap {
+    /// In which bootstrap reads the things stream of a Redis.
+    pub group: String,
+    /// Empty for one in the folder of secrets.
+    pub encrypt_key_file: PathBuf,
+    /// Wrong keys within the window; 0 for any number.
+    pub failed_fetches: u32,
+    #[serde(with = "humantime_serde")]
+    pub failed_fetch_window: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Events {
     pub extended: bool,
     pub exclude: rollcall_domain::event::Exclude,
+    /// Whether private keys of clients are announced as they are.
+    pub private_keys: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -282,6 +300,16 @@ fn check(config: &Config) -> Result<(), ConfigError> {
              their keys alone",
         ),
         (
+            config.bootstrap.group.is_empty(),
+            "bootstrap.group",
+            "must not be empty",
+        ),
+        (
+            config.bootstrap.failed_fetch_window.is_zero(),
+            "bootstrap.failed_fetch_window",
+            "longer than 0s",
+        ),
+        (
             config.mqtt.max_connections == 0,
             "mqtt.max_connections",
             "at least 1",
@@ -322,6 +350,12 @@ pub fn check_role(config: &Config, role: Role) -> Result<(), ConfigError> {
     if role == Role::Mqtt && things.is_empty() {
         return Err(ConfigError::Value {
             key: "things.authority",
+            problem: "name the things service: http://host:7000",
+        });
+    }
+    if role == Role::Bootstrap && config.things.url.is_empty() {
+        return Err(ConfigError::Value {
+            key: "things.url",
             problem: "name the things service: http://host:7000",
         });
     }
@@ -482,6 +516,12 @@ mod tests {
                 "ROLLCALL_REDIS__MAX_STREAM_AGE",
                 "1ms",
                 "redis.max_stream_age",
+            ),
+            ("ROLLCALL_BOOTSTRAP__GROUP", "", "bootstrap.group"),
+            (
+                "ROLLCALL_BOOTSTRAP__FAILED_FETCH_WINDOW",
+                "0s",
+                "bootstrap.failed_fetch_window",
             ),
             ("ROLLCALL_LEASE__TTL", "100ms", "lease.ttl"),
             ("ROLLCALL_LEASE__TTL", "2h", "lease.ttl"),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rollcall_domain::bootstrap::DeviceCipher;
 use rollcall_domain::identity::{KeyHasher, Secret};
 use rollcall_domain::vault::Vault;
 
@@ -78,6 +79,30 @@ impl Secrets {
         vault.ok_or_else(|| SecretError::Damaged(self.folder.join(VAULT)))
     }
 
+    /// What devices that ask without TLS are answered with: the key in `file`, or if that names none, in the folder.
+    /// It is text, so that it can be typed where devices are made.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or has not 16, 24 or 32 bytes.
+    pub fn device_cipher(&self, file: &Path) -> Result<DeviceCipher, SecretError> {
+        let (path, key) = match file.as_os_str().is_empty() {
+            true => {
+                let make = || Secret::generate().expose().as_bytes()[..32].to_vec();
+                let key = self.read_or_make(DEVICES, make)?;
+                (self.folder.join(DEVICES), key)
+            }
+            false => {
+                let failed = |source| SecretError::File {
+                    doing: "read",
+                    path: file.into(),
+                    source,
+                };
+                (file.to_owned(), fs::read(file).map_err(failed)?)
+            }
+        };
+        device_cipher(&key).ok_or(SecretError::Damaged(path))
+    }
+
     /// The token of the command line.
     ///
     /// # Errors
@@ -135,6 +160,7 @@ impl Secrets {
 
 const TOKEN: &str = "admin.token";
 const TOKEN_KEY: &str = "tokens.key";
+const DEVICES: &str = "bootstrap.key";
 const VAULT: &str = "vault.key";
 const DEMO: &str = "demo.json";
 
@@ -163,6 +189,13 @@ pub fn token_from(path: &Path) -> Result<Secret, SecretError> {
         source,
     })?;
     read_token(path, content)
+}
+
+/// The key of devices in a file; editors put an end of line behind it.
+#[must_use]
+pub fn device_cipher(content: &[u8]) -> Option<DeviceCipher> {
+    let trimmed = content.strip_suffix(b"\n").and_then(DeviceCipher::new);
+    DeviceCipher::new(content).or(trimmed)
 }
 
 fn read_token(path: &Path, content: Vec<u8>) -> Result<Secret, SecretError> {
@@ -297,7 +330,13 @@ mod tests {
     fn a_cut_off_secret_is_not_taken_for_one() {
         let folder = tempfile::tempdir().expect("folder");
         let secrets = Secrets::open(folder.path()).expect("folder");
-        for name in ["admin.token", "tokens.key", "things.key", "vault.key"] {
+        for name in [
+            "admin.token",
+            "tokens.key",
+            "things.key",
+            "vault.key",
+            "bootstrap.key",
+        ] {
             fs::write(folder.path().join("secrets").join(name), "short").expect("file");
         }
         assert!(matches!(
@@ -307,5 +346,17 @@ mod tests {
         assert!(matches!(secrets.token_key(), Err(SecretError::Damaged(_))));
         assert!(matches!(secrets.key_hasher(), Err(SecretError::Damaged(_))));
         assert!(matches!(secrets.vault(), Err(SecretError::Damaged(_))));
+        let none = Path::new("");
+        let cipher = secrets.device_cipher(none);
+        assert!(matches!(cipher, Err(SecretError::Damaged(_))));
+        let file = folder.path().join("device.key");
+        for (content, sound) in [
+            ("0123456789abcdef", true),
+            ("0123456789abcdef\n", true),
+            ("short", false),
+        ] {
+            fs::write(&file, content).expect("file");
+            assert_eq!(secrets.device_cipher(&file).is_ok(), sound);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! rollcall, the whole or a part of it: the edges are opened, joined to the domain, and drained.
 
 mod front;
+mod hearing;
 mod rest;
 mod role;
 mod services;
@@ -16,10 +17,11 @@ use anyhow::Context;
 use rollcall_domain::access::Revocations;
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
-use rollcall_domain::ports::{EventLog, Reload};
+use rollcall_domain::ports::{EventLog, EventSource, Reload};
 use rollcall_domain::things::Things;
 use rollcall_http::{Metrics, Pages, Readiness, Site};
 use rollcall_mqtt::Address;
+use rollcall_redis::consume::GroupSource;
 use rollcall_redis::lease::Refused;
 use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
@@ -33,6 +35,7 @@ pub use role::Role;
 use crate::config::Config;
 use crate::secrets::Secrets;
 use front::{Revoking, RunningFront};
+use hearing::{Hearing, LogSource};
 use services::Services;
 
 /// Of the time to stop, what the journal and the databases may need after the clients have left.
@@ -127,6 +130,7 @@ impl Server {
             users: services.users.clone(),
             groups: services.groups.clone(),
             things: services.things.clone(),
+            bootstrap: services.bootstrap.clone(),
             front: front.as_ref().map(RunningFront::for_grpc),
             logs,
         };
@@ -152,6 +156,9 @@ impl Server {
             tasks.push(tokio::spawn(async move {
                 rollcall_http::serve(&settings, listener, site, until).await;
             }));
+        }
+        if let Some(hearing) = hearing(config, &services, &database).await? {
+            tasks.push(tokio::spawn(hearing.run(stopped.clone())));
         }
         if let Some(follower) = follower {
             tasks.push(tokio::spawn(follower.run(stopped.clone())));
@@ -237,6 +244,31 @@ async fn relay(config: &Config, journal: Option<Arc<Journal>>) -> anyhow::Result
     }
     relay.claim().await?;
     Ok(Some(relay))
+}
+
+/// Where bootstrap hears of things; `None` if it is not here.
+async fn hearing(
+    config: &Config,
+    services: &Services,
+    database: &Database,
+) -> anyhow::Result<Option<Hearing>> {
+    let Some(bootstrap) = &services.bootstrap else {
+        return Ok(None);
+    };
+    let source: Box<dyn EventSource> = if !config.redis.url.is_empty() {
+        let (group, consumer) = (config.bootstrap.group.clone(), config.instance.clone());
+        let redis = config.redis.clone();
+        Box::new(GroupSource::new(redis, Stream::Things, group, consumer)?)
+    } else if services.things.is_some()
+        && let Some(log) = database.log(Stream::Things)
+    {
+        Box::new(LogSource(log))
+    } else {
+        tracing::warn!("bootstrap does not hear what happens to things: set redis.url");
+        return Ok(None);
+    };
+    let hearing = Hearing::begin(Arc::clone(bootstrap), source).await?;
+    Ok(Some(hearing))
 }
 
 /// The events of the services that are here. Those of others in the same database are theirs to relay.

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "rollcall/users/v1/groups.proto",
             "rollcall/users/v1/tokens.proto",
             "rollcall/users/v1/users.proto",
+            "rollcall/bootstrap/v1/bootstrap.proto",
             "rollcall/v1/rollcall.proto",
         ])?;
     let path = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::vault::Vault;
 
 pub use cipher::DeviceCipher;
-pub use device::{Guesses, Provision};
+pub use device::{Guesses, Provision, network};
 pub use events::PrivateKeys;
 pub use model::{
     Asker, Certificates, Change, ChannelCopy, Config, ConfigStore, Effect, Filter, Heard,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::event::{Entry, Stream};
+use crate::event::{Entry, Fields, Stream};
 
 pub use crate::presence::{PresenceLog, Roll};
 pub use crate::sessions::SessionStore;
@@ -58,6 +58,32 @@ pub trait EventLog: Send + Sync {
 
     /// Returns once there is an entry after `position`. Cancelling loses nothing.
     async fn wait(&self, position: u64);
+}
+
+/// Events of others, to be heard in their order from a place on. Who hears keeps the id of the last entry that had its
+/// effect.
+#[async_trait]
+pub trait EventSource: Send {
+    /// Whose places they are.
+    fn name(&self) -> &str;
+
+    /// Behind which entry to begin if nothing was heard yet.
+    fn beginning(&self) -> String;
+
+    /// What comes right behind the entry `after`. Waits a while for something new.
+    async fn read(&mut self, after: &str) -> Result<Sourced, LogError>;
+
+    /// These have had their effect.
+    async fn done(&mut self, ids: &[String]) -> Result<(), LogError>;
+}
+
+/// What a source says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sourced {
+    /// Ids and fields; none if there is nothing new for now.
+    Entries(Vec<(String, Fields)>),
+    /// It was lost, and what is there now has not been heard: go on behind this place.
+    Anew(String),
 }
 
 /// How far a stream of others was read, kept over restarts.

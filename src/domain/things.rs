@@ -5,6 +5,7 @@ mod changes;
 mod channels;
 mod events;
 mod heard;
+mod inventory;
 mod model;
 mod policies;
 mod views;

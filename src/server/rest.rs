@@ -70,7 +70,11 @@ impl Rest {
                     about,
                 })
             }
-            Role::Bootstrap => Site::Bootstrap(rollcall_http::Bootstrap { about }),
+            Role::Bootstrap => Site::Bootstrap(rollcall_http::Bootstrap {
+                bootstrap: services.bootstrap.clone()?,
+                identities: Arc::clone(&services.identities),
+                about,
+            }),
             Role::All | Role::Mqtt => return None,
         };
         Some((self.listener, site))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rollcall_domain::access::{Authority, Revocations};
+use rollcall_domain::bootstrap::{Bootstrap, Guesses, Inventory, PrivateKeys};
 use rollcall_domain::caller::{Caller, Identities, OwnersToken, Question};
 use rollcall_domain::groups::Groups;
 use rollcall_domain::identity::{Secret, UserId};
@@ -13,6 +14,7 @@ use rollcall_domain::users::{Announced, Unannounced, Users};
 use rollcall_domain::vault::KeyKeeper;
 use rollcall_grpc::authority::RemoteAuthority;
 use rollcall_grpc::identities::RemoteIdentities;
+use rollcall_grpc::inventory::RemoteInventory;
 use rollcall_mail::Postman;
 use rollcall_storage::database::Database;
 
@@ -33,6 +35,7 @@ pub(super) struct Services {
     /// Sends the mails of the users service.
     pub(super) postman: Option<Postman>,
     pub(super) things: Option<Arc<Things>>,
+    pub(super) bootstrap: Option<Arc<Bootstrap>>,
     pub(super) admin: Option<UserId>,
     /// The administrator's password, the one time it is known.
     pub(super) first_password: Option<Secret>,
@@ -82,6 +85,10 @@ impl Services {
             }
             false => None,
         };
+        let bootstrap = match role.has(Role::Bootstrap) {
+            true => Some(bootstrap(config, secrets, database, things.clone())?),
+            false => None,
+        };
         Ok(Self {
             identities,
             admins,
@@ -90,6 +97,7 @@ impl Services {
             groups,
             postman,
             things,
+            bootstrap,
             admin,
             first_password,
         })
@@ -118,6 +126,33 @@ fn things(
     let keys = KeyKeeper::new(secrets.key_hasher()?, vault);
     let stores = Stores::of(Arc::new(database.clone()));
     Ok(Arc::new(Things::new(stores, users, revocations, keys)))
+}
+
+/// The things service is here, unless another one is named or there is none.
+fn bootstrap(
+    config: &Config,
+    secrets: &Secrets,
+    database: &Database,
+    things: Option<Arc<Things>>,
+) -> anyhow::Result<Arc<Bootstrap>> {
+    let inventory: Arc<dyn Inventory> = match (things, config.things.url.as_str()) {
+        (Some(things), "") => things,
+        (_, url) => Arc::new(RemoteInventory::new(url, config.things.timeout)?),
+    };
+    let settings = &config.bootstrap;
+    let private_keys = match config.events.private_keys {
+        true => PrivateKeys::Plain,
+        false => PrivateKeys::Fingerprint,
+    };
+    Ok(Arc::new(Bootstrap::new(
+        Arc::new(database.clone()),
+        inventory,
+        secrets.key_hasher()?,
+        secrets.vault()?,
+        secrets.device_cipher(&settings.encrypt_key_file)?,
+        Guesses::new(settings.failed_fetches, settings.failed_fetch_window),
+        private_keys,
+    )))
 }
 
 /// Of whom no token is known.

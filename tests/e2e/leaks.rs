@@ -29,7 +29,16 @@ impl Secrets {
                 for (name, value) in fields {
                     match value {
                         Value::String(text)
-                            if matches!(&**name, "key" | "secret" | "password" | "token") =>
+                            if matches!(
+                                &**name,
+                                "key"
+                                    | "secret"
+                                    | "password"
+                                    | "token"
+                                    | "thing_key"
+                                    | "external_key"
+                                    | "client_key"
+                            ) && !text.is_empty() =>
                         {
                             self.add(&**text);
                         }

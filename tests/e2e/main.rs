@@ -3,6 +3,7 @@
 mod accounts;
 mod aliases;
 mod authority;
+mod bootstrap;
 mod checker;
 mod client;
 mod clients;

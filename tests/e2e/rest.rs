@@ -75,18 +75,18 @@ pub(crate) fn try_send(
 }
 
 /// A client with the token of the administrator.
-struct Rest<'a> {
+pub(crate) struct Rest<'a> {
     world: &'a World,
     address: &'a str,
     bearer: String,
 }
 
 impl<'a> Rest<'a> {
-    fn things(world: &'a World) -> Self {
+    pub(crate) fn things(world: &'a World) -> Self {
         Self::at(world, world.listener("http.things"))
     }
 
-    fn at(world: &'a World, address: &'a str) -> Self {
+    pub(crate) fn at(world: &'a World, address: &'a str) -> Self {
         let token = world.folder().join("data/secrets/admin.token");
         let token = std::fs::read_to_string(token).expect("a token");
         let bearer = format!("Authorization: Bearer {token}");
@@ -98,17 +98,23 @@ impl<'a> Rest<'a> {
     }
 
     /// Without a body.
-    fn call(&self, what: &str) -> Answer {
+    pub(crate) fn call(&self, what: &str) -> Answer {
         send(self.address, what, &[&self.bearer], b"")
     }
 
-    fn send(&self, what: &str, body: &Value) -> Answer {
+    pub(crate) fn send(&self, what: &str, body: &Value) -> Answer {
         self.world.secrets.add_from(body);
         let headers = [&self.bearer, "Content-Type: application/json"];
         send(self.address, what, &headers, body.to_string().as_bytes())
     }
 
-    fn expect(&self, status: u16, what: &str, body: &Value) -> Answer {
+    /// A body as it is, whose secrets are nobody's to look for.
+    pub(crate) fn send_bytes(&self, what: &str, body: &[u8]) -> Answer {
+        let headers = [&*self.bearer, "Content-Type: application/json"];
+        send(self.address, what, &headers, body)
+    }
+
+    pub(crate) fn expect(&self, status: u16, what: &str, body: &Value) -> Answer {
         let answer = match body {
             Value::Null => self.call(what),
             body => self.send(what, body),

@@ -20,6 +20,15 @@ pub struct BadUrl {
     source: tonic::transport::Error,
 }
 
+impl BadUrl {
+    pub(crate) fn new(url: &str, source: tonic::transport::Error) -> Self {
+        Self {
+            url: url.to_owned(),
+            source,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct RemoteAuthority {
     client: AuthServiceClient<Channel>,
@@ -31,10 +40,8 @@ impl RemoteAuthority {
     /// # Errors
     /// The address makes no sense.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, BadUrl> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|source| BadUrl {
-            url: url.to_owned(),
-            source,
-        })?;
+        let endpoint = Endpoint::from_shared(url.to_owned());
+        let endpoint = endpoint.map_err(|source| BadUrl::new(url, source))?;
         let channel = endpoint
             .timeout(timeout)
             .connect_timeout(timeout)

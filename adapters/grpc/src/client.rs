@@ -22,6 +22,7 @@ macro_rules! calls {
     };
 }
 
+pub mod bootstrap;
 pub mod groups;
 pub mod things;
 pub mod tokens;

@@ -3,12 +3,14 @@
 mod admin;
 mod auth;
 pub mod authority;
+mod bootstrap;
 mod caller;
 pub mod client;
 mod connections;
 mod events;
 mod groups;
 pub mod identities;
+pub mod inventory;
 mod status;
 mod things;
 mod user_auth;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use rollcall_domain::bootstrap::Bootstrap;
 use rollcall_domain::caller::Identities;
 use rollcall_domain::groups::Groups;
 use rollcall_domain::ports::{EventLog, Reload};
@@ -59,6 +62,11 @@ pub mod users_api {
 /// The messages of `mainflux.users.policies`.
 pub mod user_policies {
     tonic::include_proto!("mainflux.users.policies");
+}
+
+/// The messages of `rollcall.bootstrap.v1`.
+pub mod bootstrap_api {
+    tonic::include_proto!("rollcall.bootstrap.v1");
 }
 
 /// The messages of `mainflux.things.policies`.
@@ -126,6 +134,7 @@ pub struct Services {
     pub users: Option<Arc<Users>>,
     pub groups: Option<Arc<Groups>>,
     pub things: Option<Arc<Things>>,
+    pub bootstrap: Option<Arc<Bootstrap>>,
     pub front: Option<Front>,
     pub logs: Vec<Arc<dyn EventLog>>,
 }
@@ -202,6 +211,11 @@ pub async fn serve(
         served.add(channels.max_decoding_message_size(most)).await;
         let policies = things_api::policies_server::PoliciesServer::new(service);
         served.add(policies.max_decoding_message_size(most)).await;
+    }
+    if let Some(bootstrap) = services.bootstrap {
+        let service = bootstrap::Service::new(bootstrap, Arc::clone(&services.identities));
+        let bootstrap = bootstrap_api::bootstrap_server::BootstrapServer::new(service);
+        served.add(bootstrap.max_decoding_message_size(most)).await;
     }
     if let Some(front) = &services.front {
         let presence = api::presence_server::PresenceServer::new(admin::Presence::new(front));

@@ -1,10 +1,11 @@
 //! Connections of the HTTP edge: so many at one time, each for so long, and no patience with the slow.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,6 +19,10 @@ use crate::Config;
 
 /// How long to leave a listener alone that cannot accept (no more files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end, in the extensions of each request.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Serves until `stop` is true, and then what has been asked for.
 pub(crate) async fn serve(
@@ -50,8 +55,8 @@ pub(crate) async fn serve(
             Some(_) = conversations.join_next(), if !conversations.is_empty() => continue,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, Peer(peer.ip())),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -63,6 +68,7 @@ pub(crate) async fn serve(
             continue;
         };
         let (open, router, stop) = (open.clone(), router.clone(), stop.clone());
+        let router = router.layer(Extension(peer));
         let (config, timed_out) = (config.clone(), timed_out.clone());
         open.increment(1.0);
         conversations.spawn(async move {

@@ -1,10 +1,11 @@
 //! The Redis edge: events go from the logs to streams, once and in order ([`relay`]), and are read there
-//! ([`stream`]); what is revoked elsewhere is heard from there ([`follow`]).
+//! ([`stream`], as part of a group [`consume`]); what is revoked elsewhere is heard from there ([`follow`]).
 
 mod account;
 mod address;
 mod announce;
 mod connect;
+pub mod consume;
 pub mod follow;
 pub mod lease;
 pub mod relay;

@@ -448,7 +448,7 @@ async fn apply(
         Effect::UpdateChannel(copy) => {
             let updated = sqlx::query(
                 "UPDATE config_channels SET name = $1, metadata = $2, as_of = $3
-                 WHERE id = $4 AND as_of <= $3",
+                 WHERE id = $4 AND as_of < $3",
             )
             .bind(copy.name.as_str())
             .bind(json(&copy.metadata))

@@ -98,6 +98,26 @@ impl Bootstrap {
         Ok(self.store.heard_last(source).await?)
     }
 
+    /// Goes on behind `id` in `source`, if nothing was heard behind `after` meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn hear_from(
+        &self,
+        source: &str,
+        after: Option<&str>,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        let heard = Heard {
+            source: source.to_owned(),
+            after: after.map(str::to_owned),
+            id: id.to_owned(),
+            effect: Effect::Nothing,
+        };
+        self.store.hear(&heard).await?;
+        Ok(())
+    }
+
     /// Takes over what an entry of the things stream says, once: it moves the cursor of `source` from `after` to `id`
     /// in the same transaction. What cannot be understood is kept aside. `false` if somebody else has moved the
     /// cursor; nothing has happened then.

@@ -110,7 +110,7 @@ impl Kept {
             }
             Effect::UpdateChannel(copy) => {
                 let known = self.channels.get_mut(&copy.id);
-                let older = known.filter(|known| known.as_of <= copy.as_of);
+                let older = known.filter(|known| known.as_of < copy.as_of);
                 older.map(|known| {
                     known.clone_from(copy);
                     Vec::new()

@@ -1,0 +1,496 @@
+//! Devices that come with an external id and key alone, and what keeps their configurations in step with things.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::client::Hello;
+use crate::redis_server::RedisServer;
+use crate::rest::{Rest, send};
+use crate::world::{Event, Thing, World, wait_for};
+
+const KEY: &str = "a key that the factory has printed";
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// A configuration with one channel. Returns thing and channel.
+fn configured(world: &World, external_id: &str) -> (String, String) {
+    let channel = world.channel();
+    let made = world.json(&[
+        "configs",
+        "create",
+        external_id,
+        "--external-key",
+        KEY,
+        "--channel",
+        &channel,
+        "--name",
+        "Lamp",
+        "--content",
+        "{\"every\":5}",
+    ]);
+    (text(&made["thing_id"]), channel)
+}
+
+fn fetch(world: &World, external_id: &str, key: &str) -> crate::rest::Answer {
+    let address = world.listener("http.bootstrap");
+    let what = format!("GET /things/bootstrap/{external_id}");
+    send(
+        address,
+        &what,
+        &[&format!("Authorization: Thing {key}")],
+        b"",
+    )
+}
+
+fn operations(world: &World) -> Vec<String> {
+    let events = world.stream("bootstrap").into_iter();
+    events.map(|event| event["operation"].clone()).collect()
+}
+
+#[test]
+fn a_device_with_an_external_id_and_key_gets_everything_and_connects() {
+    let world = World::start();
+    let (thing, channel) = configured(&world, "ff-01");
+    world.tell(&["configs", "enable", &thing]);
+
+    let given = fetch(&world, "ff-01", KEY);
+    assert_eq!(given.status, 200, "{given:?}");
+    let given = given.json();
+    world.secrets.add_from(&given);
+    assert_eq!(given["thing_id"], thing);
+    assert_eq!(given["content"], "{\"every\":5}");
+    assert_eq!(given["channels"][0]["id"], channel);
+    let device = Thing {
+        id: text(&given["thing_id"]),
+        key: text(&given["thing_key"]),
+    };
+    let topic = format!("channels/{channel}/messages");
+    let mut client = world.client(Hello::of(&device, "c").five());
+    assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
+    assert_eq!(client.publish(&topic, b"on", 1), 0);
+    assert_eq!(client.take().payload, b"on");
+
+    // Out of the whitelist, in it again with other channels.
+    world.tell(&["configs", "disable", &thing]);
+    client.expect_disconnect(0x87);
+    let other = world.channel();
+    world.tell(&["configs", "connections", &thing, &other]);
+    world.tell(&["configs", "enable", &thing]);
+    let mut client = world.client(Hello::of(&device, "c").five());
+    let topic = format!("channels/{other}/messages");
+    assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
+
+    // A key that was changed is given as it is now.
+    let rotated = world.json(&["things", "rotate-key", &thing]);
+    let given = fetch(&world, "ff-01", KEY).json();
+    assert_eq!(given["thing_key"], rotated["key"]);
+
+    assert_eq!(fetch(&world, "ff-01", "another key").status, 403);
+    assert_eq!(fetch(&world, "ff-02", KEY).status, 404);
+    let told = world.stream("bootstrap");
+    let told: Vec<&Event> = told
+        .iter()
+        .filter(|it| it["operation"] == "thing.bootstrap")
+        .collect();
+    let success: Vec<&str> = told.iter().map(|it| &*it["success"]).collect();
+    assert_eq!(success, ["1", "1", "0", "0"]);
+    assert_eq!(told[0]["channels"], format!("[{channel}]"));
+}
+
+#[test]
+fn a_thing_that_is_disabled_loses_its_configuration() {
+    let world = World::start();
+    let (thing, _) = configured(&world, "ff-01");
+    let (other, _) = configured(&world, "ff-02");
+    world.tell(&["things", "disable", &thing]);
+    assert_eq!(fetch(&world, "ff-01", KEY).status, 404);
+    wait_for("the configuration to go", || {
+        let left = world.json(&["configs", "list"]);
+        (left["total"] == 1).then_some(())
+    });
+    assert_eq!(fetch(&world, "ff-02", KEY).status, 200);
+    let told = world.stream("bootstrap");
+    let gone = told
+        .iter()
+        .find(|it| it["operation"] == "config.remove_handler");
+    assert_eq!(gone.expect("told")["config_id"], thing);
+    assert_ne!(thing, other);
+}
+
+/// Runs `openssl enc -aes-256-cfb`; `-nosalt` and friends are not needed with a key and IV of one's own.
+fn openssl(flags: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut process = Command::new("openssl")
+        .args(["enc", "-aes-256-cfb"])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("openssl is installed");
+    let mut stdin = process.stdin.take().expect("piped");
+    stdin.write_all(input).expect("written");
+    drop(stdin);
+    let output = process.wait_with_output().expect("ends");
+    assert!(output.status.success());
+    output.stdout
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_device_without_tls_is_understood_by_openssl_and_understands_it() {
+    let world = World::start();
+    let (thing, _) = configured(&world, "ff-01");
+    let file = world.folder().join("data/secrets/bootstrap.key");
+    let key = std::fs::read(&file).expect("a key");
+    assert_eq!(key.len(), 32);
+    let iv = [7; 16];
+    let flags = |iv: &[u8]| ["-K".to_owned(), hex(&key), "-iv".to_owned(), hex(iv)];
+    let flags_of_iv = flags(&iv);
+    let mut seal: Vec<&str> = vec!["-e"];
+    seal.extend(flags_of_iv.iter().map(String::as_str));
+    let shown = hex(&[&iv[..], &openssl(&seal, KEY.as_bytes())].concat());
+
+    let mut stream = TcpStream::connect(world.listener("http.bootstrap")).expect("a server");
+    let request = format!(
+        "GET /things/bootstrap/secure/ff-01 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Thing {shown}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).expect("read");
+    assert!(reply.starts_with(b"HTTP/1.1 200"));
+    let head = reply.windows(4).position(|it| it == b"\r\n\r\n");
+    let body = &reply[head.expect("a body") + 4..];
+    let (iv, sealed) = body.split_at(16);
+    let flags_of_iv = flags(iv);
+    let mut open: Vec<&str> = vec!["-d"];
+    open.extend(flags_of_iv.iter().map(String::as_str));
+    let opened: Value = serde_json::from_slice(&openssl(&open, sealed)).expect("JSON");
+    world.secrets.add_from(&opened);
+    assert_eq!(opened["thing_id"], thing);
+
+    // The command line speaks it too, over gRPC.
+    let file = file.to_str().expect("text");
+    let ask = |key| {
+        let asked = ["configs", "bootstrap", "ff-01", "--external-key", key];
+        [&asked[..], &["--key-file", file]].concat()
+    };
+    assert_eq!(world.json(&ask(KEY)), opened);
+    assert!(world.fail(&ask("another")).contains("access denied"));
+    let plain = ["configs", "bootstrap", "ff-01", "--external-key", KEY];
+    assert_eq!(world.json(&plain), opened);
+}
+
+#[test]
+fn rest_does_what_clients_of_the_platform_expect() {
+    let world = World::start();
+    let rest = Rest::at(&world, world.listener("http.bootstrap"));
+    let none = Value::Null;
+    let channel = world.channel();
+    let new = json!({
+        "external_id": "ff-01", "external_key": KEY, "channels": [channel], "name": "Lamp",
+        "content": "content", "client_cert": "a cert", "client_key": "a private key", "ca_cert": "ca",
+    });
+    let made = rest.expect(201, "POST /things/configs", &new);
+    assert_eq!(made.body, "");
+    let location = made.header("location").expect("a place").to_owned();
+    let id = location.strip_prefix("/things/configs/").expect("an id");
+    rest.expect(409, "POST /things/configs", &new);
+    for wrong in [
+        json!({ "external_id": "", "external_key": KEY }),
+        json!({ "external_key": KEY }),
+        json!({ "external_id": "x", "external_key": KEY, "channels": [id] }),
+        json!({ "external_id": "x", "external_key": KEY, "channels": ["x"] }),
+    ] {
+        rest.expect(400, "POST /things/configs", &wrong);
+    }
+    let nobodys = "00000000-0000-4000-8000-000000000000";
+    let of_nobody = json!({ "external_id": "x", "external_key": KEY, "thing_id": nobodys });
+    rest.expect(404, "POST /things/configs", &of_nobody);
+
+    let seen = rest.expect(200, &format!("GET {location}"), &none).json();
+    world.secrets.add_from(&seen);
+    assert_eq!(seen["thing_id"], id);
+    assert_eq!(seen["external_key"], KEY);
+    assert_eq!(seen["state"], 0);
+    assert_eq!(seen["client_cert"], "a cert");
+    assert_eq!(seen["client_key"], none);
+    assert_eq!(seen["channels"][0]["id"], channel);
+    let key = text(&seen["thing_key"]);
+
+    for (query, total) in [
+        ("", 1),
+        ("?limit=0", 1),
+        ("?state=1", 0),
+        ("?external_id=ff-01", 1),
+        ("?name=AM", 1),
+        ("?name=x", 0),
+        (&*format!("?thing_id={id}"), 1),
+        (&*format!("?thing_key={key}"), 1),
+        ("?thing_key=none-has-it", 0),
+    ] {
+        let page = rest.expect(200, &format!("GET /things/configs{query}"), &none);
+        let page = page.json();
+        assert_eq!(page["total"], total, "{query}");
+        assert!(page["configs"].as_array().is_some(), "{page}");
+    }
+    for wrong in ["limit=101", "state=2", "offset=x", "thing_id=x"] {
+        rest.expect(400, &format!("GET /things/configs?{wrong}"), &none);
+    }
+
+    let pems = json!({ "client_cert": "b", "client_key": "a second key", "ca_cert": "c" });
+    let what = format!("PATCH /things/configs/certs/{id}");
+    let set = rest.expect(200, &what, &pems).json();
+    assert_eq!(set["client_key"], "a second key");
+    assert_eq!(set["thing_id"], id);
+    let state = format!("PUT /things/state/{id}");
+    rest.expect(200, &state, &json!({ "state": 1 }));
+    rest.expect(200, &state, &json!({ "state": 1 }));
+    rest.expect(400, &state, &json!({ "state": 2 }));
+    rest.expect(200, &format!("PUT {location}"), &json!({ "name": "n" }));
+    let seen = rest.expect(200, &format!("GET {location}"), &none).json();
+    assert_eq!((&seen["name"], &seen["content"]), (&json!("n"), &none));
+    assert_eq!(seen["state"], 1);
+    let connections = format!("PUT /things/configs/connections/{id}");
+    rest.expect(200, &connections, &json!({ "channels": [] }));
+    let seen = rest.expect(200, &format!("GET {location}"), &none).json();
+    assert_eq!(seen["channels"], json!([]));
+
+    rest.expect(204, &format!("DELETE {location}"), &none);
+    rest.expect(204, &format!("DELETE {location}"), &none);
+    rest.expect(404, &format!("GET {location}"), &none);
+    rest.expect(404, &state, &json!({ "state": 1 }));
+    let address = world.listener("http.bootstrap");
+    assert_eq!(send(address, "GET /things/configs", &[], b"").status, 401);
+    let bare = send(address, "GET /things/bootstrap/ff-01", &[], b"");
+    assert_eq!(bare.status, 401);
+
+    let told = operations(&world);
+    let expected = "config.create config.view config.list config.list config.list config.list config.list \
+        config.list config.list config.list config.list cert.update thing.state_change thing.state_change config.update \
+        config.view thing.update_connections config.view config.remove";
+    assert_eq!(told.join(" "), expected);
+    let events = world.stream("bootstrap");
+    let of = |operation| events.iter().find(|it| it["operation"] == operation);
+    let create = of("config.create").expect("told");
+    assert!(create["client_key"].starts_with("sha256:"), "{create:?}");
+    assert_eq!(of("config.update").expect("told")["state"], "1");
+}
+
+#[test]
+fn who_guesses_external_keys_is_not_heard() {
+    let world = World::with(&[("ROLLCALL_BOOTSTRAP__FAILED_FETCHES", "2")]);
+    configured(&world, "ff-01");
+    for _ in 0..2 {
+        assert_eq!(fetch(&world, "ff-01", "a guess").status, 403);
+    }
+    assert_eq!(fetch(&world, "ff-01", KEY).status, 429);
+}
+
+#[test]
+fn events_announce_private_keys_only_where_that_is_wanted() {
+    let world = World::with(&[("ROLLCALL_EVENTS__PRIVATE_KEYS", "true")]);
+    let rest = Rest::at(&world, world.listener("http.bootstrap"));
+    // Not told to the list of secrets: it is in the stream on purpose.
+    let body =
+        br#"{"external_id":"ff-01","external_key":"a key of the factory","client_key":"private"}"#;
+    let made = rest.send_bytes("POST /things/configs", body);
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(world.stream("bootstrap")[0]["client_key"], "private");
+}
+
+/// The bootstrap stream, without what reading leaves there.
+fn told(redis: &RedisServer) -> Vec<(String, String)> {
+    let events = redis.stream("mainflux.bootstrap").into_iter();
+    let about = |event: &Event| {
+        let names = ["config_id", "thing_id", "channel_id"];
+        let found = names.iter().find_map(|name| event.get(*name));
+        found.cloned().unwrap_or_default()
+    };
+    let told = events.map(|event| (event["operation"].clone(), about(&event)));
+    told.filter(|(operation, _)| !operation.ends_with("view") && !operation.ends_with("list"))
+        .collect()
+}
+
+fn wait_told(redis: &RedisServer, operation: &str, about: &str) {
+    let wanted = (operation.to_owned(), about.to_owned());
+    wait_for(&format!("{operation} {about}"), || {
+        told(redis).contains(&wanted).then_some(())
+    });
+}
+
+fn with_redis(redis: &RedisServer) -> World {
+    World::with(&[("ROLLCALL_REDIS__URL", &redis.url())])
+}
+
+fn group(redis: &RedisServer) -> Option<Vec<redis::Value>> {
+    let groups: Vec<redis::Value> = redis.command(&["XINFO", "GROUPS", "mainflux.things"]);
+    (!groups.is_empty()).then_some(groups)
+}
+
+#[test]
+fn what_happens_to_things_is_taken_over_whatever_becomes_of_the_group() {
+    let redis = RedisServer::start();
+    let mut world = with_redis(&redis);
+    let (thing, channel) = configured(&world, "ff-01");
+    world.tell(&["configs", "enable", &thing]);
+    world.tell(&["channels", "update", &channel, "--name", "kitchen"]);
+    wait_told(&redis, "channel.update_handler", &channel);
+    let shown = world.json(&["configs", "show", &thing]);
+    assert_eq!(shown["channels"][0]["name"], "kitchen");
+
+    // The group is removed under it.
+    let _: i64 = redis.command(&["XGROUP", "DESTROY", "mainflux.things", "rollcall.bootstrap"]);
+    world.tell(&["disconnect", &thing, &channel]);
+    wait_told(&redis, "thing.disconnect", &thing);
+    let shown = world.json(&["configs", "show", &thing]);
+    assert_eq!(shown["state"], 0);
+    group(&redis).expect("made again");
+
+    // What makes no sense is kept aside, and the next is heard.
+    let _: String = redis.command(&[
+        "XADD",
+        "mainflux.things",
+        "*",
+        "operation",
+        "thing.remove",
+        "id",
+        "nonsense",
+        "status",
+        "disabled",
+        "occurred_at",
+        "1",
+    ]);
+    world.tell(&["channels", "update", &channel, "--name", "hall"]);
+    wait_for("the next event", || {
+        let shown = world.json(&["configs", "show", &thing]);
+        (shown["channels"][0]["name"] == "hall").then_some(())
+    });
+    assert_eq!(
+        world.counter("rollcall_bootstrap_heard_total", "set_aside") as u64,
+        1
+    );
+
+    // The stream is deleted under it.
+    let _: i64 = redis.command(&["DEL", "mainflux.things"]);
+    world.tell(&["channels", "update", &channel, "--name", "attic"]);
+    wait_for("the event after", || {
+        let shown = world.json(&["configs", "show", &thing]);
+        (shown["channels"][0]["name"] == "attic").then_some(())
+    });
+
+    // What happens while it is away is heard when it is back, and what is pending is acknowledged.
+    world.tell(&["channels", "update", &channel, "--name", "cellar"]);
+    world.crash_and_restart();
+    wait_for("the cellar", || {
+        let shown = world.json(&["configs", "show", &thing]);
+        (shown["channels"][0]["name"] == "cellar").then_some(())
+    });
+    world.tell(&["channels", "disable", &channel]);
+    wait_told(&redis, "config.remove_handler", &thing);
+    wait_for("nothing pending", || {
+        let pending: Vec<redis::Value> =
+            redis.command(&["XPENDING", "mainflux.things", "rollcall.bootstrap"]);
+        (pending.first() == Some(&redis::Value::Int(0))).then_some(())
+    });
+    let shown = world.json(&["configs", "show", &thing]);
+    assert_eq!(shown["channels"], json!([]));
+    // Each of them once.
+    let changes = told(&redis);
+    let updates = changes
+        .iter()
+        .filter(|(it, _)| it == "channel.update_handler");
+    assert_eq!(updates.count(), 4, "{changes:?}");
+}
+
+#[test]
+fn every_entry_has_its_effect_once_though_it_is_killed_in_the_middle() {
+    const CHANNELS: usize = 40;
+    let redis = RedisServer::start();
+    let mut world = with_redis(&redis);
+    let (thing, _) = configured(&world, "ff-01");
+    let channels: Vec<String> = (0..CHANNELS).map(|_| world.channel()).collect();
+    let mut set = vec!["configs", "connections", &thing];
+    set.extend(channels.iter().map(String::as_str));
+    world.tell(&set);
+    for (number, channel) in channels.iter().enumerate() {
+        world.tell(&["channels", "disable", channel]);
+        if number % 10 == 5 {
+            world.crash_and_restart();
+        }
+    }
+    let gone = wait_for("all channels to go", || {
+        let gone = told(&redis).into_iter();
+        let gone: Vec<_> = gone
+            .filter(|(it, _)| it == "config.remove_handler")
+            .collect();
+        (gone.len() >= CHANNELS).then_some(gone)
+    });
+    assert_eq!(gone.len(), CHANNELS);
+    let shown = world.json(&["configs", "show", &thing]);
+    assert_eq!(shown["channels"], json!([]));
+}
+
+#[test]
+fn bootstrap_alone_asks_the_things_service_elsewhere() {
+    let redis = RedisServer::start();
+    let whole = with_redis(&redis);
+    let (channel, authority) = (whole.channel(), format!("http://{}", whole.grpc()));
+    let bootstrap = World::alone(
+        "bootstrap",
+        &[
+            ("ROLLCALL_USERS__AUTHORITY", &authority),
+            ("ROLLCALL_THINGS__URL", &authority),
+            ("ROLLCALL_REDIS__URL", &redis.url()),
+            ("ROLLCALL_BOOTSTRAP__GROUP", "another"),
+        ],
+    );
+    // Its callers are those of the users service.
+    let token = whole.folder().join("data/secrets/admin.token");
+    let token = token.to_str().expect("text");
+    let configs =
+        |words: &[&str]| bootstrap.json(&[&["--token-file", token, "configs"], words].concat());
+    let made = configs(&[
+        "create",
+        "ff-01",
+        "--external-key",
+        KEY,
+        "--channel",
+        &channel,
+    ]);
+    let thing = text(&made["thing_id"]);
+    configs(&["enable", &thing]);
+    let given = fetch(&bootstrap, "ff-01", KEY).json();
+    bootstrap.secrets.add_from(&given);
+    let device = Thing {
+        id: thing.clone(),
+        key: text(&given["thing_key"]),
+    };
+    let mut client = whole.client(Hello::of(&device, "c"));
+    assert_eq!(
+        client.subscribe(&[(&format!("channels/{channel}/messages"), 1)]),
+        [1]
+    );
+
+    // Another key is not given before the owner has brought it.
+    let rotated = whole.json(&["things", "rotate-key", &thing]);
+    assert_eq!(fetch(&bootstrap, "ff-01", KEY).status, 404);
+    wait_for("the new key", || {
+        let shown = configs(&["show", &thing]);
+        (shown["thing_key"] == rotated["key"]).then_some(())
+    });
+    assert_eq!(
+        fetch(&bootstrap, "ff-01", KEY).json()["thing_key"],
+        rotated["key"]
+    );
+    whole.tell(&["things", "disable", &thing]);
+    wait_told(&redis, "config.remove_handler", &thing);
+    assert_eq!(configs(&["list"])["total"], 0);
+}
