@@ -24,8 +24,8 @@ const PAGE: usize = 1_000;
 const LOOK: Duration = Duration::from_millis(50);
 /// Differences that are shown to people; machines get all.
 const SHOWN: usize = 100;
-const NOT_COMPARED: &str =
-    "passwords, keys, roles, and who changed a policy last: events do not tell of them";
+const NOT_COMPARED: &str = "passwords, keys, roles, and who changed a policy last, which events do not tell; content \
+     and private keys of configurations, which the database has sealed";
 
 #[derive(Args)]
 pub(super) struct Replay {

@@ -200,3 +200,23 @@ fn services_say_whether_they_are_well() {
 fn an_adapter_elsewhere_is_answered_as_it_expects() {
     play("grpc/authority.txt");
 }
+
+#[test]
+fn users_are_served_over_rest_as_clients_expect() {
+    play("rest/users.txt");
+}
+
+#[test]
+fn users_are_served_over_grpc_as_clients_expect() {
+    play("grpc/users.txt");
+}
+
+#[test]
+fn groups_are_served_over_rest_as_clients_expect() {
+    play("rest/groups.txt");
+}
+
+#[test]
+fn groups_are_served_over_grpc_as_clients_expect() {
+    play("grpc/groups.txt");
+}

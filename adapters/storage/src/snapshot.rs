@@ -2,12 +2,13 @@
 //!
 //! A server may be running on the same file or PostgreSQL meanwhile.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rollcall_domain::event::{self, Entry, Stream};
 use rollcall_domain::identity::{Timestamp, UserId};
 use rollcall_domain::policies::Actions;
-use rollcall_domain::replay::{self, Kind, State, pair};
+use rollcall_domain::replay::{self, Kind, State, channels, pair};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
@@ -124,6 +125,9 @@ impl Snapshot {
                 .await
                 .map_err(failed(table.kind.as_str()))?;
         }
+        self.connections(&mut state)
+            .await
+            .map_err(failed("the channels of configurations"))?;
         Ok(state)
     }
 
@@ -144,6 +148,30 @@ impl Snapshot {
                 shown.insert(name, form.show(row, table.key.len() + n)?);
             }
             state.insert(table.kind, key, shown);
+        }
+        Ok(())
+    }
+
+    /// Which channels a configuration has.
+    async fn connections(&mut self, state: &mut State) -> Result<(), sqlx::Error> {
+        let rows = sqlx::query("SELECT thing, channel FROM config_connections ORDER BY thing")
+            .fetch_all(&mut self.connection)
+            .await?;
+        let mut lists: BTreeMap<String, Vec<String>> = state
+            .rows(Kind::Config)
+            .map(|(id, _)| (id.to_owned(), Vec::new()))
+            .collect();
+        for row in &rows {
+            let list = lists.entry(uuid(id(row, 0)?)).or_default();
+            list.push(uuid(id(row, 1)?));
+        }
+        for (config, list) in lists {
+            let mut row = state
+                .get(Kind::Config, &config)
+                .cloned()
+                .unwrap_or_default();
+            row.insert("channels", channels(list.iter().map(String::as_str)));
+            state.insert(Kind::Config, config, row);
         }
         Ok(())
     }
@@ -173,6 +201,7 @@ enum Form {
     Status,
     Moment,
     Actions,
+    Number,
 }
 
 impl Form {
@@ -194,26 +223,21 @@ impl Form {
                 let bits = u16::try_from(number(row, n)?).unwrap_or_default();
                 event::list(&Actions::from_bits(bits).names())
             }
+            Self::Number => number(row, n)?.to_string(),
         })
     }
 }
 
-const THING: &[(&str, &str, Form)] = &[
+const CLIENT: &[(&str, &str, Form)] = &[
     ("name", "name", Form::Text),
     ("tags", "tags", Form::List),
     ("owner", "owner", Form::Id),
+    ("identity", "identity", Form::Text),
     ("metadata", "metadata", Form::Json),
     ("status", "enabled", Form::Status),
     ("created_at", "created_at", Form::Moment),
     ("updated_at", "updated_at", Form::Moment),
     ("updated_by", "updated_by", Form::Id),
-];
-
-const USER: &[(&str, &str, Form)] = &[
-    ("name", "name", Form::Text),
-    ("identity", "identity", Form::Text),
-    ("status", "enabled", Form::Status),
-    ("created_at", "created_at", Form::Moment),
 ];
 
 const GROUP: &[(&str, &str, Form)] = &[
@@ -236,12 +260,12 @@ const POLICY: &[(&str, &str, Form)] = &[
     ("updated_by", "updated_by", Form::Id),
 ];
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 8] = [
     Table {
         kind: Kind::User,
         name: "users",
         key: &["id"],
-        columns: USER,
+        columns: CLIENT,
     },
     Table {
         kind: Kind::Group,
@@ -259,7 +283,7 @@ const TABLES: [Table; 6] = [
         kind: Kind::Thing,
         name: "things",
         key: &["id"],
-        columns: THING,
+        columns: CLIENT,
     },
     Table {
         kind: Kind::Channel,
@@ -272,5 +296,28 @@ const TABLES: [Table; 6] = [
         name: "thing_policies",
         key: &["subject", "object"],
         columns: POLICY,
+    },
+    // Content and keys are sealed.
+    Table {
+        kind: Kind::Config,
+        name: "configs",
+        key: &["thing"],
+        columns: &[
+            ("owner", "owner", Form::Id),
+            ("external_id", "external_id", Form::Text),
+            ("name", "name", Form::Text),
+            ("state", "state", Form::Number),
+            ("client_cert", "client_cert", Form::Text),
+            ("ca_cert", "ca_cert", Form::Text),
+        ],
+    },
+    Table {
+        kind: Kind::ChannelCopy,
+        name: "config_channels",
+        key: &["id"],
+        columns: &[
+            ("name", "name", Form::Text),
+            ("metadata", "metadata", Form::Json),
+        ],
     },
 ];
