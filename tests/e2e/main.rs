@@ -65,6 +65,7 @@ mod sys;
 mod table;
 mod terms;
 mod tls;
+mod upheaval;
 mod users;
 mod websocket;
 mod world;

@@ -95,6 +95,10 @@ impl RedisServer {
         process.wait().expect("a child");
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// All events of a stream, in order.
     pub(crate) fn stream(&self, name: &str) -> Vec<Event> {
         type Entries = Vec<(String, Vec<(String, String)>)>;
