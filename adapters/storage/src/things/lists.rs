@@ -82,26 +82,64 @@ async fn listed(
         total += count.cast_unsigned();
     }
 
-    let (offset, limit) = (page.offset.cast_signed(), page.limit.cast_signed());
-    let mut query = Statement::new("SELECT * FROM (");
-    for (n, &(whose, status)) in parts.iter().enumerate() {
-        query.push(if n == 0 { "" } else { " UNION ALL " });
-        query.push("SELECT * FROM (SELECT ").push(COLUMNS);
-        select(&mut query, whose, status, filter);
-        let order = match filter.tag {
-            Some(_) => " ORDER BY thing_tags.created_at, thing_tags.thing LIMIT ",
-            None => " ORDER BY things.created_at, things.id LIMIT ",
-        };
-        query.push(order).bind(offset.saturating_add(limit));
-        query.push(") AS part");
+    let limit = page.limit.min(total.saturating_sub(page.offset));
+    if limit == 0 {
+        return Ok(Listing {
+            items: Vec::new(),
+            total,
+        });
     }
-    query
-        .push(") AS parts ORDER BY created_at, id LIMIT ")
-        .bind(limit);
-    query.push(" OFFSET ").bind(offset);
+    // The ids alone first, which are in the index: rows that are skipped are not read.
+    let mut query = Statement::new("SELECT ");
+    query.push(COLUMNS).push(" FROM (");
+    match parts[..] {
+        [(whose, status)] => {
+            let behind = total - page.offset - limit;
+            // From the end that is nearer.
+            let (direction, skipped) = match behind < page.offset {
+                true => (" DESC", behind),
+                false => ("", page.offset),
+            };
+            ids(&mut query, whose, status, filter, direction);
+            query.push(" LIMIT ").bind(limit.cast_signed());
+            query.push(" OFFSET ").bind(skipped.cast_signed());
+        }
+        _ => {
+            query.push("SELECT created_at, id FROM (");
+            for (n, &(whose, status)) in parts.iter().enumerate() {
+                query.push(if n == 0 { "" } else { " UNION ALL " });
+                query.push("SELECT created_at, id FROM (");
+                ids(&mut query, whose, status, filter, "");
+                let end = page.offset.saturating_add(limit);
+                query
+                    .push(" LIMIT ")
+                    .bind(end.cast_signed())
+                    .push(") AS part");
+            }
+            query.push(") AS parts ORDER BY created_at, id LIMIT ");
+            query.bind(limit.cast_signed());
+            query.push(" OFFSET ").bind(page.offset.cast_signed());
+        }
+    }
+    // What is looked up first is named first: CROSS JOIN keeps the order.
+    query.push(") AS page CROSS JOIN things WHERE things.id = page.id");
+    query.push(" ORDER BY things.created_at, things.id");
     let rows = query.query().fetch_all(pool).await?;
     let items = rows.iter().map(super::thing).collect::<Result<_, _>>()?;
     Ok(Listing { items, total })
+}
+
+/// The ids of a part, in the order they were made or against it.
+fn ids(query: &mut Statement, whose: Whose, status: Status, filter: &ThingFilter, direction: &str) {
+    let (at, id) = match filter.tag {
+        Some(_) => ("thing_tags.created_at", "thing_tags.thing"),
+        None => ("things.created_at", "things.id"),
+    };
+    query.push("SELECT ").push(at).push(" AS created_at, ");
+    query.push(id).push(" AS id");
+    select(query, whose, status, filter);
+    query.push(" ORDER BY ").push(at).push(direction);
+    query.push(", ").push(id).push(direction);
 }
 
 /// Whether the database keeps count of what the filter lets through.

@@ -25,13 +25,14 @@ pub(crate) async fn sqlite() -> Kept<TempDir> {
     }
 }
 
-pub(crate) async fn postgres() -> Kept<(Arc<PostgresServer>, Config)> {
+pub(crate) async fn postgres() -> Kept<(Arc<PostgresServer>, Config, String)> {
     let server = PostgresServer::shared();
-    let config = config(&server.url(&server.database()));
+    let name = server.database();
+    let config = config(&server.url(&name));
     let database = Database::connect(&config).await;
     Kept {
         database: database.expect("opens"),
-        place: (server, config),
+        place: (server, config, name),
     }
 }
 
