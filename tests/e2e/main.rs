@@ -28,6 +28,7 @@ mod leaks;
 mod lease;
 mod limits;
 mod listeners;
+mod login;
 mod messaging;
 mod mqtt31;
 mod observe;

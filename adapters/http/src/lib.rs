@@ -5,9 +5,7 @@ mod connections;
 mod openapi;
 mod pages;
 mod problem;
-#[allow(dead_code, reason = "for the services to come")]
 mod query;
-#[allow(dead_code, reason = "for the services to come")]
 mod reply;
 mod request;
 mod things;

@@ -106,15 +106,6 @@ pub(crate) fn require(operation: &mut Operation, scheme: &str) {
     }
 }
 
-#[allow(dead_code, reason = "for the services to come")]
-pub(crate) fn header(context: &mut GenContext, operation: &mut Operation, name: &str) {
-    let parameter = Parameter::Header {
-        parameter_data: text(context, name),
-        style: HeaderStyle::Simple,
-    };
-    add_parameters(context, operation, [parameter]);
-}
-
 pub(crate) fn path_parameters(context: &mut GenContext, operation: &mut Operation, names: &[&str]) {
     let parameters: Vec<Parameter> = names
         .iter()

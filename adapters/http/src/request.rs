@@ -134,29 +134,6 @@ fn credential<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     value.strip_prefix(scheme)
 }
 
-/// The page that a request says it comes from.
-#[allow(dead_code, reason = "for the services to come")]
-pub(crate) struct Referer(pub(crate) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Referer {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let value = parts.headers.get(header::REFERER);
-        let value = value.and_then(|value| value.to_str().ok());
-        let value = value.filter(|value| !value.is_empty());
-        value
-            .map(|value| Self(value.to_owned()))
-            .ok_or_else(|| Problem::invalid("the Referer header is missing"))
-    }
-}
-
-impl OperationInput for Referer {
-    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
-        openapi::header(context, operation, "Referer");
-    }
-}
-
 /// The id in a path with one.
 pub(crate) struct Id<T>(pub(crate) T);
 
@@ -240,7 +217,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 }
 
 /// A body of JSON: an array of objects.
-#[allow(dead_code, reason = "for the services to come")]
 pub(crate) struct Items<T>(pub(crate) Vec<T>);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Items<T> {
