@@ -208,3 +208,66 @@ async fn however_many_survivors_race_each_session_is_closed_once_and_in_order() 
         .expect("an answer");
     assert!(!gone, "nobody is left on the roll");
 }
+
+#[tokio::test]
+async fn clocks_that_are_wrong_by_hours_neither_end_nor_prolong_a_lease() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let now = Timestamp::now().0;
+    for (name, clock) in [("slow", now - HOUR), ("fast", now + HOUR)] {
+        let server = Server::start();
+        let redis = server.redis();
+        let keeper = |name: &str| {
+            let client = crate::connect::Client::open(&redis.url).expect("an address");
+            // Long enough to be there as long as the test is.
+            let config = Config {
+                ttl: Duration::from_secs(3600),
+            };
+            let journal = Arc::new(Empty(name.to_owned()));
+            Keeper::new(client, redis.clone(), config, journal, true)
+        };
+        let (wrong, survivor) = (keeper(name), keeper("survivor"));
+        let mut connection = loop {
+            match survivor.connect().await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        wrong.acquire(&mut connection).await.expect("the lease");
+        let keys = &wrong.keys;
+        let row = format!(
+            r#"{{"thing_id":"t","instance":"{name}","since":"{clock}","client_id":"","protocol":"","peer":""}}"#
+        );
+        let mut set = redis::pipe();
+        set.hset(keys.part(name), "session", row).ignore();
+        set.hset(keys.record(name), "at", clock).ignore();
+        set.hset(keys.record(name), "alive", clock).ignore();
+        set.query_async::<()>(&mut connection).await.expect("a row");
+
+        let closes = async |connection: &mut MultiplexedConnection| {
+            let closed = survivor.close(connection, name).await;
+            closed.expect("an answer");
+            let left = Cmd::hlen(keys.part(name));
+            let left: u64 = left.query_async(connection).await.expect("a number");
+            left == 0
+        };
+        assert!(!closes(&mut connection).await, "{name} has its lease");
+        // Redis lets it run out.
+        let expire = Cmd::pexpire(keys.lease(name), 1);
+        expire.exec_async(&mut connection).await.expect("expires");
+        loop {
+            let lease = Cmd::exists(keys.lease(name));
+            let lease = lease.query_async::<bool>(&mut connection).await;
+            let is_there = lease.expect("an answer");
+            if !is_there {
+                break;
+            }
+        }
+        assert!(closes(&mut connection).await, "{name} has none");
+        // When it was, says the clock of the one that is gone.
+        let at: u64 = Cmd::hget(keys.record(name), "at")
+            .query_async(&mut connection)
+            .await
+            .expect("a time");
+        assert_eq!(at, clock + 1);
+    }
+}
