@@ -170,3 +170,66 @@ fn whatever_is_sent_the_answer_is_one_that_is_described() {
 fn uuid() -> String {
     "11111111-2222-4333-8444-555555555555".to_owned()
 }
+
+/// What clients of the platform ask for, with the status of success.
+const PLATFORM: [(&str, &str); 3] = [
+    (
+        "users",
+        "POST /users 201, GET /users/profile 200, GET /users/{} 200, GET /users 200, PATCH /users/{} 200,
+         PATCH /users/{}/tags 200, PATCH /users/{}/identity 200, PATCH /users/{}/owner 200, PATCH /users/secret 200,
+         POST /users/{}/enable 200, POST /users/{}/disable 200, POST /users/tokens/issue 201,
+         POST /users/tokens/refresh 201, POST /password/reset-request 201, PUT /password/reset 201, POST /groups 201,
+         GET /groups/{} 200, PUT /groups/{} 200, GET /groups 200, GET /groups/{}/children 200,
+         GET /groups/{}/parents 200, GET /groups/{}/members 200, GET /users/{}/memberships 200,
+         POST /groups/{}/enable 200, POST /groups/{}/disable 200, POST /authorize 200, POST /policies 201,
+         PUT /policies 204, GET /policies 200, DELETE /policies/{}/{} 204",
+    ),
+    (
+        "things",
+        "POST /things 201, POST /things/bulk 200, GET /things/{} 200, GET /things 200, GET /channels/{}/things 200,
+         PATCH /things/{} 200, PATCH /things/{}/tags 200, PATCH /things/{}/secret 200, PATCH /things/{}/owner 200,
+         POST /things/{}/enable 200, POST /things/{}/disable 200, POST /channels 201, POST /channels/bulk 200,
+         GET /channels/{} 200, PUT /channels/{} 200, GET /channels 200, GET /things/{}/channels 200,
+         POST /channels/{}/enable 200, POST /channels/{}/disable 200, POST /policies 201, PUT /policies 204,
+         GET /policies 200, DELETE /policies/{}/{} 204, POST /connect 200, POST /disconnect 204, POST /identify 200,
+         POST /channels/{}/access 200",
+    ),
+    (
+        "bootstrap",
+        "POST /things/configs 201, GET /things/configs/{} 200, GET /things/configs 200, PUT /things/configs/{} 200,
+         PATCH /things/configs/certs/{} 200, PUT /things/configs/connections/{} 200, DELETE /things/configs/{} 204,
+         PUT /things/state/{} 200, GET /things/bootstrap/{} 200, GET /things/bootstrap/secure/{} 200",
+    ),
+];
+
+#[test]
+fn every_operation_of_the_platform_is_there() {
+    let world = World::start();
+    for (service, expected) in PLATFORM {
+        let operations = operations(world.listener(&format!("http.{service}")));
+        for expected in expected.split(',') {
+            let words: Vec<&str> = expected.split_whitespace().collect();
+            let [method, path, status] = words[..] else {
+                panic!("{expected}");
+            };
+            let is = |it: &&Operation| it.method == method && unnamed(&it.path) == path;
+            let operation = operations.iter().find(is);
+            let operation = operation.unwrap_or_else(|| panic!("{service}: no {method} {path}"));
+            let succeeds = operation.statuses.iter().filter(|it| it.starts_with('2'));
+            assert_eq!(
+                succeeds.collect::<Vec<_>>(),
+                [status],
+                "{service}: {method} {path}"
+            );
+        }
+    }
+}
+
+/// The path with its parameters as `{}`.
+fn unnamed(path: &str) -> String {
+    let parts = path.split('/').map(|part| match part.starts_with('{') {
+        true => "{}",
+        false => part,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
