@@ -184,7 +184,7 @@ pub fn key_from(path: &Path) -> Result<Secret, SecretError> {
 /// The file cannot be read.
 pub fn token_from(path: &Path) -> Result<Secret, SecretError> {
     let content = fs::read(path).map_err(|source| SecretError::File {
-        doing: "read",
+        doing: "read the token from",
         path: path.into(),
         source,
     })?;

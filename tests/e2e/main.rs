@@ -65,6 +65,7 @@ mod sys;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;
 mod terms;
+mod things;
 mod tls;
 mod upheaval;
 mod users;
