@@ -220,3 +220,23 @@ fn groups_are_served_over_rest_as_clients_expect() {
 fn groups_are_served_over_grpc_as_clients_expect() {
     play("grpc/groups.txt");
 }
+
+#[test]
+fn things_are_served_over_rest_as_clients_expect() {
+    play("rest/things.txt");
+}
+
+#[test]
+fn things_are_served_over_grpc_as_clients_expect() {
+    play("grpc/things.txt");
+}
+
+#[test]
+fn configurations_are_served_over_rest_as_clients_expect() {
+    play("rest/bootstrap.txt");
+}
+
+#[test]
+fn configurations_are_served_over_grpc_as_clients_expect() {
+    play("grpc/bootstrap.txt");
+}
