@@ -307,7 +307,10 @@ async fn rewire(
                 connect(connection, thing, copy, *since).await?;
             }
         }
-        Change::State { since, .. } => {
+        Change::State {
+            state: State::Active,
+            since,
+        } => {
             sqlx::query("UPDATE config_connections SET since = $1 WHERE thing = $2")
                 .bind(since.0.cast_signed())
                 .bind(thing.as_bytes().as_slice())
@@ -315,7 +318,11 @@ async fn rewire(
                 .await?;
         }
         Change::Remove => remove(connection, thing).await?,
-        Change::Content { .. }
+        Change::State {
+            state: State::Inactive,
+            ..
+        }
+        | Change::Content { .. }
         | Change::Certificates(_)
         | Change::ThingKey(_)
         | Change::Owner(_) => {}

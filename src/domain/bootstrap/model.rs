@@ -163,7 +163,7 @@ pub enum Change {
         channels: Vec<ChannelCopy>,
         since: Timestamp,
     },
-    /// `since` is a moment before the things service was asked to connect or disconnect.
+    /// `since` is a moment before the things service was asked to connect; without meaning when it disconnects.
     State {
         state: State,
         since: Timestamp,

@@ -1,5 +1,7 @@
 //! The service on stores in memory and things of straw.
 
+mod wiring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -393,46 +395,6 @@ async fn a_list_has_what_its_filter_says() {
     assert_eq!(total(Filter { name, ..any() }).await, 0);
     let state = Some(State::Active);
     assert_eq!(total(Filter { state, ..any() }).await, 0);
-}
-
-#[tokio::test]
-async fn state_and_connections_go_through_the_things_service() {
-    let scene = scene();
-    let (a, b) = (scene.things.channel("a"), scene.things.channel("b"));
-    let id = scene.add("ff-01", &[a]).await;
-    let (bootstrap, asker) = (&scene.bootstrap, &scene.asker);
-    assert!(!scene.is_connected(id, a));
-    bootstrap
-        .change_state(asker, id, State::Active)
-        .await
-        .expect("active");
-    assert!(scene.is_connected(id, a));
-    assert_eq!(
-        scene.last("operation").as_deref(),
-        Some("thing.state_change")
-    );
-    assert_eq!(scene.last("timestamp").map(|it| it.len()), Some(10));
-    scene.things.known().is_away = true;
-    bootstrap
-        .change_state(asker, id, State::Active)
-        .await
-        .expect("no work");
-    let refused = bootstrap.change_state(asker, id, State::Inactive).await;
-    assert!(matches!(refused, Err(Refusal::Unavailable { .. })));
-    scene.things.known().is_away = false;
-    assert_eq!(scene.view(id).await.state, State::Active);
-    bootstrap
-        .update_connections(asker, id, &[b])
-        .await
-        .expect("changed");
-    assert!(scene.is_connected(id, b) && !scene.is_connected(id, a));
-    assert_eq!(scene.last("channels"), Some(b.to_string()));
-    bootstrap
-        .update_connections(asker, id, &[])
-        .await
-        .expect("emptied");
-    assert!(!scene.is_connected(id, b));
-    assert!(scene.view(id).await.channels.is_empty());
 }
 
 #[tokio::test]

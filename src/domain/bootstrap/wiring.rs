@@ -13,8 +13,9 @@ use super::model::{Asker, Change, KeptConfig, State};
 use super::{ATTEMPTS, Bootstrap, events};
 
 impl Bootstrap {
-    /// Connects a thing to all channels of its configuration, or disconnects it. If it is in that state, it stays
-    /// as it is; that it was asked for is announced all the same.
+    /// Connects a thing to all channels of its configuration, or disconnects it. That is done, and announced, in
+    /// that state too: what was disconnected elsewhere makes a configuration inactive, but leaves its other channels
+    /// connected.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; whatever the things service says.
@@ -26,10 +27,6 @@ impl Bootstrap {
     ) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS {
             let kept = self.own(asker, id).await?;
-            if kept.state == state {
-                let event = events::state_changed(id, state);
-                return Ok(self.store.record_events(vec![event]).await?);
-            }
             let since = Timestamp::now();
             let channels: Vec<ChannelId> = kept.channels.iter().map(|it| it.id).collect();
             let plan = match state {

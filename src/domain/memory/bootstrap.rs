@@ -190,7 +190,9 @@ impl ConfigStore for Configs {
             }
             Change::State { state, since } => {
                 row.config.state = state;
-                row.channels.values_mut().for_each(|it| *it = since);
+                if state == State::Active {
+                    row.channels.values_mut().for_each(|it| *it = since);
+                }
             }
             Change::ThingKey(key) => row.config.thing_key = key,
             Change::Owner(owner) => row.config.owner = owner,

@@ -310,6 +310,12 @@ pub(crate) async fn what_is_heard_changes_what_is_older(store: &dyn ConfigStore)
     say(cut(10, 1, 10)).await;
     let found = read(store, 10).await;
     assert_eq!((found.state, found.revision), (State::Inactive, 2));
+    // To disconnect a channel does not make it younger.
+    let inactive = Change::State {
+        state: State::Inactive,
+        since: Timestamp(1_000),
+    };
+    assert!(change(store, 10, 2, inactive).await);
     assert_eq!(read(store, 20).await.state, State::Active);
     say(Effect::RemoveChannel {
         channel: channel(2),
