@@ -1,31 +1,41 @@
 //! `rollcall up --demo`: something to try at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context;
+use rollcall_domain::bootstrap::{Asker, Certificates, NewConfig, State};
 use rollcall_domain::caller::Caller;
 use rollcall_domain::groups::Subject;
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
 use rollcall_domain::things::{DEFAULT_ACTIONS, NewChannel, NewThing};
 use rollcall_mqtt::Address;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::secrets::{self, Secrets};
 use crate::server::Server;
 
-/// A channel and two things that may use it.
+/// A channel, two things that may use it, and a device that may and knows neither yet.
 #[derive(Serialize, Deserialize)]
 struct Demo {
     channel: String,
     lamp: Member,
     sensor: Member,
+    /// `None` until it is added; earlier programs did not.
+    device: Option<Device>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Member {
     thing: String,
     key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Device {
+    external_id: String,
+    external_key: String,
 }
 
 /// Makes the demo, or finds the one of an earlier start. Returns the lines to show; `data` is the data
@@ -38,7 +48,7 @@ pub(crate) async fn prepare(
     secrets: &Secrets,
     data: &Path,
 ) -> anyhow::Result<Vec<String>> {
-    let demo = match secrets.demo()? {
+    let mut demo: Demo = match secrets.demo()? {
         Some(content) => serde_json::from_slice(&content)
             .context("cannot read the demo: remove secrets/demo.json from the data folder")?,
         None => {
@@ -47,6 +57,14 @@ pub(crate) async fn prepare(
             demo
         }
     };
+    if demo.device.is_none() {
+        let device = add_device(server, secrets, &demo.channel).await;
+        let device = device.context(
+            "cannot add a device to the demo: remove secrets/demo.json from the data folder",
+        )?;
+        demo.device = Some(device);
+        secrets.keep_demo(&serde_json::to_vec_pretty(&demo)?)?;
+    }
     let address = server
         .addresses
         .mqtt
@@ -64,7 +82,53 @@ pub(crate) async fn prepare(
         secrets::token_path(data).display(),
     ));
     lines.push(String::new());
+    let rest = server.addresses.rest.iter();
+    let mut rest = rest.filter(|(key, _)| key == "http.bootstrap");
+    if let (Some(device), Some((_, address))) = (&demo.device, rest.next()) {
+        lines.push(
+            "Be a device that knows its own id and key alone, and ask for all the rest.".to_owned(),
+        );
+        lines.push(String::new());
+        lines.push(format!(
+            "curl -H 'Authorization: Thing {}' http://{}:{}/things/bootstrap/{}",
+            device.external_key,
+            host(*address),
+            address.port(),
+            device.external_id,
+        ));
+        lines.push(String::new());
+    }
     Ok(lines)
+}
+
+/// A device that may use the channel, with its own configuration.
+async fn add_device(server: &Server, secrets: &Secrets, channel: &str) -> anyhow::Result<Device> {
+    let parts = server.bootstrap.as_ref().zip(server.admin);
+    let (service, admin) = parts.context("the demo needs users and bootstrap in one process")?;
+    let asker = Asker {
+        caller: Caller {
+            user: admin,
+            admin: true,
+        },
+        token: secrets.admin_token()?,
+    };
+    let (number, key) = (ThingId::generate().to_string(), Secret::generate());
+    let external_id = format!("demo-{}", &number[..8]);
+    let new = NewConfig {
+        thing: None,
+        external_id: external_id.clone(),
+        external_key: key.clone(),
+        name: "demo device".to_owned(),
+        content: json!({ "publish_to": format!("channels/{channel}/messages/device") }).to_string(),
+        certificates: Certificates::default(),
+        channels: vec![channel.parse()?],
+    };
+    let thing = service.add(&asker, new).await?;
+    service.change_state(&asker, thing, State::Active).await?;
+    Ok(Device {
+        external_id,
+        external_key: key.expose().to_owned(),
+    })
 }
 
 async fn make(server: &Server) -> anyhow::Result<Demo> {
@@ -105,15 +169,23 @@ async fn make(server: &Server) -> anyhow::Result<Demo> {
         channel: channels[0].to_string(),
         lamp: member(0),
         sensor: member(1),
+        device: None,
     })
 }
 
+/// Where to reach a listener from this machine.
+fn host(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    }
+}
+
 fn lines(demo: &Demo, address: SocketAddr) -> Vec<String> {
-    let host = if address.ip().is_unspecified() {
-        "127.0.0.1".to_owned()
-    } else {
-        address.ip().to_string()
-    };
+    // mosquitto wants addresses as they are.
+    let host = host(address);
+    let host = host.trim_matches(['[', ']']);
     let port = address.port();
     let line = |program: &str, id: &str, member: &Member, topic: &str, more: &str| {
         format!(

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rollcall_domain::access::Revocations;
+use rollcall_domain::bootstrap::Bootstrap;
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::{EventLog, EventSource, Reload};
@@ -53,6 +54,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     refused: oneshot::Receiver<Refused>,
     pub things: Option<Arc<Things>>,
+    pub bootstrap: Option<Arc<Bootstrap>>,
     pub admin: Option<UserId>,
     pub addresses: Addresses,
     /// The administrator's password, if it was generated: the one time it is known, after the first start.
@@ -185,6 +187,7 @@ impl Server {
             tasks,
             refused,
             things: services.things,
+            bootstrap: services.bootstrap,
             admin: services.admin,
             addresses,
             first_password: services.first_password,

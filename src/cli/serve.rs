@@ -20,7 +20,7 @@ pub(super) struct Serve {
 
 #[derive(Args)]
 pub(super) struct Up {
-    /// Make a channel and two things to try, and show how
+    /// Make a channel, two things and a device to try, and show how
     #[arg(long)]
     demo: bool,
     #[command(flatten)]

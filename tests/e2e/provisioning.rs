@@ -3,8 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::client::Hello;
-use crate::world::World;
+use crate::world::{Thing, World};
 
 #[test]
 fn things_and_channels_are_made_listed_and_connected() {
@@ -249,6 +251,23 @@ fn the_lines_of_the_demo_work_as_they_are() {
             output.status.success() && shown.contains("connect"),
             "{output:?}"
         );
+        let ask = line(&world, "curl");
+        let output = shell(&ask)
+            .output()
+            .expect("curl is installed: see tests/run");
+        let given: Value = serde_json::from_slice(&output.stdout).expect("a configuration");
+        let channel = listen.split('/').nth(1).expect("a channel");
+        assert_eq!(given["channels"][0]["id"], channel, "{given}");
+        let may = json!({ "publish_to": format!("channels/{channel}/messages/device") });
+        assert_eq!(given["content"], may.to_string());
+        let device = Thing {
+            id: given["thing_id"].as_str().expect("a thing").to_owned(),
+            key: given["thing_key"].as_str().expect("a key").to_owned(),
+        };
+        let mut client = world.client(Hello::of(&device, "device").five());
+        let topic = format!("channels/{channel}/messages/device");
+        assert!(client.publish(&topic, b"here", 1) < 0x80);
+        client.disconnect();
         // The same lines after a restart.
         world.end("TERM");
         world.run();
@@ -256,7 +275,31 @@ fn the_lines_of_the_demo_work_as_they_are() {
             line(&world, "mosquitto_sub").split(" -i ").nth(1),
             listen.split(" -i ").nth(1)
         );
+        assert_eq!(
+            line(&world, "curl")
+                .split("Thing ")
+                .nth(1)
+                .map(|it| &it[..20]),
+            ask.split("Thing ").nth(1).map(|it| &it[..20])
+        );
     }
+    // What is kept of a demo from before there were configurations knows no device.
+    let path = world.folder().join("data/secrets/demo.json");
+    let kept = std::fs::read(&path).expect("a file");
+    let mut kept: Value = serde_json::from_slice(&kept).expect("JSON");
+    kept.as_object_mut()
+        .expect("an object")
+        .remove("device")
+        .expect("a device");
+    std::fs::write(&path, kept.to_string()).expect("written");
+    let before = line(&world, "curl");
+    world.end("TERM");
+    world.run();
+    let ask = line(&world, "curl");
+    assert_ne!(ask, before);
+    let output = shell(&ask).output().expect("runs");
+    let given: Value = serde_json::from_slice(&output.stdout).expect("a configuration");
+    assert_eq!(given["channels"][0]["id"], kept["channel"], "{given}");
 }
 
 #[test]
