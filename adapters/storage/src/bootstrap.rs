@@ -56,12 +56,15 @@ impl ConfigStore for Database {
             .execute(&mut *transaction)
             .await
             .map_err(taken("keep a configuration", "thing"))?;
+        let mut told = Vec::new();
         for copy in &config.channels {
-            connect(&mut transaction, config.thing, copy, config.created_at)
-                .await
-                .map_err(&failed)?;
+            let refreshed = connect(&mut transaction, config.thing, copy, config.created_at);
+            if refreshed.await.map_err(&failed)? {
+                told.push(copy.told());
+            }
         }
-        self.commit(transaction, events).await.map_err(&failed)
+        told.extend(events);
+        self.commit(transaction, told).await.map_err(&failed)
     }
 
     async fn change_config(
@@ -81,10 +84,11 @@ impl ConfigStore for Database {
         if updated.map_err(&failed)?.rows_affected() == 0 {
             return Ok(false);
         }
-        rewire(&mut transaction, thing, &change)
+        let mut told = rewire(&mut transaction, thing, &change)
             .await
             .map_err(&failed)?;
-        self.commit(transaction, events).await.map_err(&failed)?;
+        told.extend(events);
+        self.commit(transaction, told).await.map_err(&failed)?;
         Ok(true)
     }
 
@@ -287,12 +291,14 @@ fn write(update: &mut Statement, change: &Change) {
     }
 }
 
-/// What a change does to the channels of a configuration, and to the configuration as a whole.
+/// What a change does to the channels of a configuration, and to the configuration as a whole. Returns what is to be
+/// announced of copies.
 async fn rewire(
     connection: &mut AnyConnection,
     thing: ThingId,
     change: &Change,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<Event>, sqlx::Error> {
+    let mut told = Vec::new();
     match change {
         Change::Channels { channels, since } => {
             let had = connected(connection, thing).await?;
@@ -304,7 +310,9 @@ async fn rewire(
                 forget_orphan(connection, *gone).await?;
             }
             for copy in channels {
-                connect(connection, thing, copy, *since).await?;
+                if connect(connection, thing, copy, *since).await? {
+                    told.push(copy.told());
+                }
             }
         }
         Change::State {
@@ -327,7 +335,7 @@ async fn rewire(
         | Change::ThingKey(_)
         | Change::Owner(_) => {}
     }
-    Ok(())
+    Ok(told)
 }
 
 async fn connected(
@@ -343,17 +351,33 @@ async fn connected(
         .collect()
 }
 
+/// Puts a copy in the place of an older one. `false` if there is none.
+async fn refresh(connection: &mut AnyConnection, copy: &ChannelCopy) -> Result<bool, sqlx::Error> {
+    let updated = sqlx::query(
+        "UPDATE config_channels SET name = $1, metadata = $2, as_of = $3
+         WHERE id = $4 AND as_of < $3",
+    )
+    .bind(copy.name.as_str())
+    .bind(json(&copy.metadata))
+    .bind(copy.as_of.0.cast_signed())
+    .bind(copy.id.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(updated.rows_affected() > 0)
+}
+
 /// Keeps the copy of a channel, unless a later one is there, and that the configuration has it, unless it has.
+/// Returns whether it has replaced an older copy.
 async fn connect(
     connection: &mut AnyConnection,
     thing: ThingId,
     copy: &ChannelCopy,
     since: Timestamp,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
+    let refreshed = refresh(connection, copy).await?;
     sqlx::query(
         "INSERT INTO config_channels (id, name, metadata, as_of) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name, metadata = excluded.metadata,
-         as_of = excluded.as_of WHERE config_channels.as_of <= excluded.as_of",
+         ON CONFLICT (id) DO NOTHING",
     )
     .bind(copy.id.as_bytes().as_slice())
     .bind(copy.name.as_str())
@@ -370,7 +394,7 @@ async fn connect(
     .bind(since.0.cast_signed())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(refreshed)
 }
 
 async fn disconnect(
@@ -452,19 +476,7 @@ async fn apply(
             Ok(older.map(|_| Vec::new()))
         }
         Effect::RemoveChannel { channel, at } => remove_channel(connection, *channel, *at).await,
-        Effect::UpdateChannel(copy) => {
-            let updated = sqlx::query(
-                "UPDATE config_channels SET name = $1, metadata = $2, as_of = $3
-                 WHERE id = $4 AND as_of < $3",
-            )
-            .bind(copy.name.as_str())
-            .bind(json(&copy.metadata))
-            .bind(copy.as_of.0.cast_signed())
-            .bind(copy.id.as_bytes().as_slice())
-            .execute(connection)
-            .await?;
-            Ok(if_any(updated.rows_affected()))
-        }
+        Effect::UpdateChannel(copy) => Ok(refresh(connection, copy).await?.then(Vec::new)),
         Effect::Deactivate { thing, channel, at } => {
             let updated = sqlx::query(
                 "UPDATE configs SET state = 0, revision = revision + 1

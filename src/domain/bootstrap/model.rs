@@ -52,6 +52,14 @@ pub struct ChannelCopy {
     pub as_of: Timestamp,
 }
 
+impl ChannelCopy {
+    /// What is announced when it replaces an older one.
+    #[must_use]
+    pub fn told(&self) -> Event {
+        events::channel_updated(self)
+    }
+}
+
 /// What a device is given when it comes for the first time. A thing has one configuration at most.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -222,7 +230,7 @@ impl Effect {
                 .iter()
                 .map(|config| events::channel_gone(*config, *channel))
                 .collect(),
-            Self::UpdateChannel(copy) => vec![events::channel_updated(copy)],
+            Self::UpdateChannel(copy) => vec![copy.told()],
             Self::Deactivate { thing, channel, .. } => {
                 vec![events::disconnected(*thing, *channel)]
             }
@@ -233,7 +241,8 @@ impl Effect {
 /// So many entries are kept aside; later ones push out the oldest.
 pub const MAX_SET_ASIDE: usize = 1_000;
 
-/// Where configurations are kept. A change and its events are kept together, or neither is.
+/// Where configurations are kept. A change and its events are kept together, or neither is. Copies of channels that
+/// come with a change and replace older ones are announced before it.
 #[async_trait]
 pub trait ConfigStore: Send + Sync {
     /// # Errors

@@ -465,6 +465,34 @@ async fn a_device_never_gets_a_key_that_does_not_hold() {
 }
 
 #[tokio::test]
+async fn that_a_channel_is_found_changed_is_told_once() {
+    let scene = scene();
+    let channel = scene.things.channel("before");
+    scene.add("ff-01", &[channel]).await;
+    let mut now = scene.things.known().channels[&channel].clone();
+    "after".clone_into(&mut now.name);
+    now.as_of = Timestamp(2_000);
+    scene.things.known().channels.insert(channel, now);
+    let operations = || {
+        let events = scene.events.all().into_iter();
+        let fields = events.map(|event| event.fields.into_iter());
+        let of = |(name, value): (_, _)| (name == "operation").then_some(value);
+        let all: Vec<_> = fields.flatten().filter_map(of).collect();
+        all.join(" ")
+    };
+    let id = scene.add("ff-02", &[channel]).await;
+    let told = operations();
+    let changed = "config.create channel.update_handler config.create";
+    assert!(told.ends_with(changed), "{told}");
+    scene
+        .bootstrap
+        .update_connections(&scene.asker, id, &[channel])
+        .await
+        .expect("connected");
+    assert_eq!(operations(), format!("{told} thing.update_connections"));
+}
+
+#[tokio::test]
 async fn what_things_say_is_taken_over_once() {
     let scene = scene();
     let (a, b) = (scene.things.channel("a"), scene.things.channel("b"));

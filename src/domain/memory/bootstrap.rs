@@ -59,13 +59,26 @@ impl Kept {
         }
     }
 
-    fn copy(&mut self, channels: &[ChannelCopy]) {
+    /// Returns what is to be announced of them.
+    fn copy(&mut self, channels: &[ChannelCopy]) -> Vec<Event> {
+        let mut told = Vec::new();
         for copy in channels {
-            let known = self.channels.get(&copy.id);
-            if known.is_none_or(|known| known.as_of <= copy.as_of) {
-                self.channels.insert(copy.id, copy.clone());
+            if self.refresh(copy) {
+                told.push(copy.told());
             }
+            self.channels.entry(copy.id).or_insert_with(|| copy.clone());
         }
+        told
+    }
+
+    /// Puts a copy in the place of an older one. `false` if there is none.
+    fn refresh(&mut self, copy: &ChannelCopy) -> bool {
+        let known = self.channels.get_mut(&copy.id);
+        let Some(known) = known.filter(|known| known.as_of < copy.as_of) else {
+            return false;
+        };
+        known.clone_from(copy);
+        true
     }
 
     fn forget_orphans(&mut self) {
@@ -108,14 +121,7 @@ impl Kept {
                 }
                 (!changed.is_empty()).then_some(changed)
             }
-            Effect::UpdateChannel(copy) => {
-                let known = self.channels.get_mut(&copy.id);
-                let older = known.filter(|known| known.as_of < copy.as_of);
-                older.map(|known| {
-                    known.clone_from(copy);
-                    Vec::new()
-                })
-            }
+            Effect::UpdateChannel(copy) => self.refresh(copy).then(Vec::new),
             Effect::Deactivate { thing, channel, at } => {
                 let row = self.configs.get_mut(thing)?;
                 let since = row.channels.get(channel);
@@ -149,14 +155,15 @@ impl ConfigStore for Configs {
         if kept.configs.contains_key(&config.thing) {
             return Err(StoreError::Taken("thing"));
         }
-        kept.copy(&config.channels);
+        let mut told = kept.copy(&config.channels);
         let since = |copy: &ChannelCopy| (copy.id, config.created_at);
         let row = Row {
             config: config.clone(),
             channels: config.channels.iter().map(since).collect(),
         };
         kept.configs.insert(config.thing, row);
-        self.events.record(events);
+        told.extend(events);
+        self.events.record(told);
         Ok(())
     }
 
@@ -168,12 +175,15 @@ impl ConfigStore for Configs {
         events: Vec<Event>,
     ) -> Result<bool, StoreError> {
         let mut kept = lock(&self.kept);
-        if let Change::Channels { channels, .. } = &change {
-            kept.copy(channels);
+        let is_it = |row: &Row| row.config.revision == revision;
+        if !kept.configs.get(&thing).is_some_and(is_it) {
+            return Ok(false);
         }
-        let is_it = |row: &&mut Row| row.config.revision == revision;
-        let Some(row) = kept.configs.get_mut(&thing).filter(is_it) else {
-            kept.forget_orphans();
+        let mut told = match &change {
+            Change::Channels { channels, .. } => kept.copy(channels),
+            _ => Vec::new(),
+        };
+        let Some(row) = kept.configs.get_mut(&thing) else {
             return Ok(false);
         };
         row.config.revision += 1;
@@ -201,7 +211,8 @@ impl ConfigStore for Configs {
             }
         }
         kept.forget_orphans();
-        self.events.record(events);
+        told.extend(events);
+        self.events.record(told);
         Ok(true)
     }
 
