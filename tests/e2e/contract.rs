@@ -10,7 +10,7 @@
 //! Lines with an arrow are the events that must arrive in Redis, in the order of their streams, and no others: each as
 //! its golden says, and, if fields are named, with these and no others of those that may be missing.
 
-mod grpc;
+pub(crate) mod grpc;
 mod ledger;
 mod names;
 mod step;
