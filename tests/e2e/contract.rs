@@ -4,7 +4,7 @@
 //! A step is a service, what is asked of it and who asks (`bare`, `as` a token, with the `key` of a thing), headers, a
 //! body, then what must come back: the status, headers, and the body, `*` for any. In bodies `$time`, `$text`, `$number` and
 //! `$any` stand for what they say; any other `$name` holds what is met there first, in bodies, headers and events, and means
-//! that from then on, in requests too; `$admin` is the token of the first administrator. A name with a question mark may be missing. Without a body in the table there must
+//! that from then on, in requests too; `$admin` is the token of the first administrator, `$mailed` that of a mail. A name with a question mark may be missing. Without a body in the table there must
 //! be none.
 //!
 //! Lines with an arrow are the events that must arrive in Redis, in the order of their streams, and no others: each as
@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::redis_server::RedisServer;
 use crate::rest::{self, send};
+use crate::users::{mails, token_of};
 use crate::world::World;
 use grpc::Caller;
 use ledger::Ledger;
@@ -179,6 +180,11 @@ fn play(table: &str) {
     play.names.set("$admin", admin.expect("a token").trim());
     let mut failed = Vec::new();
     for step in step::parse(&text) {
+        if step.body.contains("$mailed") {
+            let mails = mails(&world);
+            let mail = mails.first().expect("a mail");
+            play.names.set("$mailed", &token_of(&world, mail));
+        }
         let answer = play.ask(&step);
         let mut wrong = play.check(&step, &answer);
         wrong.extend(ledger.check(&step.events, &mut play.names));

@@ -402,7 +402,7 @@ fn nobody_can_tell_a_wrong_password_from_a_user_that_there_is_not() {
 }
 
 /// The mails that were written.
-fn mails(world: &World) -> Vec<String> {
+pub(crate) fn mails(world: &World) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(world.folder().join("data/mails")) else {
         return Vec::new();
     };
@@ -413,7 +413,7 @@ fn mails(world: &World) -> Vec<String> {
     paths.into_iter().map(text).collect()
 }
 
-fn token_of(world: &World, mail: &str) -> String {
+pub(crate) fn token_of(world: &World, mail: &str) -> String {
     let text = mail.replace("=\r\n", "").replace("=3D", "=");
     let (_, rest) = text.split_once("/reset-request?token=").expect("a link");
     let token = rest.split_whitespace().next().expect("a token").to_owned();
