@@ -106,8 +106,8 @@ enum Command {
 /// Commands about what a service has. Without one, the service itself is run, and nothing else.
 ///
 /// Parts of rollcall that run alone read the same configuration. Each keeps a database of its own in the data folder,
-/// or shares a PostgreSQL with the others (storage.url). They find each other by users.authority and things.authority;
-/// on one machine each needs a grpc.listen and http.listen of its own.
+/// or shares a PostgreSQL with the others (storage.url). They find each other by users.authority, things.authority
+/// and things.url; on one machine each needs a grpc.listen and http.listen of its own.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Service<C: Subcommand> {
