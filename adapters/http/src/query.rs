@@ -25,7 +25,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
         let axum::extract::Query(query) = query.map_err(|error| {
             let cause = std::error::Error::source(&error);
-            Problem::invalid(cause.map_or_else(|| error.to_string(), ToString::to_string))
+            let told = cause.map_or_else(|| error.to_string(), ToString::to_string);
+            Problem::invalid(named_once(&told))
         })?;
         Ok(Self(query))
     }
@@ -36,6 +37,20 @@ impl<T: JsonSchema> OperationInput for Query<T> {
         let schema = context.schema.subschema_for::<T>();
         let parameters = parameters_from_schema(context, schema, ParamLocation::Query);
         add_parameters(context, operation, parameters);
+    }
+}
+
+/// The parser names the field of an error as well, unless it was flattened.
+fn named_once(told: &str) -> &str {
+    match told.split_once(": ") {
+        Some((field, rest))
+            if rest
+                .split_once(": ")
+                .is_some_and(|(again, _)| again == field) =>
+        {
+            rest
+        }
+        _ => told,
     }
 }
 
@@ -207,9 +222,9 @@ mod tests {
             ("limit=", "limit: "),
             ("offset=18446744073709551615", "offset: "),
             ("offset=x", "offset: "),
-            ("status=gone", "status: "),
-            ("visibility=public", "visibility: "),
-            ("metadata=[]", "metadata: "),
+            ("status=gone", "\"status: unknown status"),
+            ("visibility=public", "\"visibility: unknown"),
+            ("metadata=[]", "\"metadata: must be"),
             ("metadata=%FF", "metadata: "),
             ("limit=1&limit=2", "limit"),
         ] {
