@@ -52,6 +52,7 @@ async fn add(
         objects: vec![channel],
         actions,
         external,
+        missing: false,
     };
     client.thing_policies().connect(request).await?;
     Ok(output.say(&value, &text)?)

@@ -8,6 +8,7 @@ mod checker;
 mod client;
 mod clients;
 mod completions;
+mod configs;
 mod conformance;
 mod connect;
 mod contract;

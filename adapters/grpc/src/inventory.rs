@@ -114,15 +114,19 @@ impl Inventory for RemoteInventory {
         asker: &Asker,
         thing: ThingId,
         channels: &[ChannelId],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<ChannelId>, Refusal> {
         let request = api::ConnectRequest {
             subjects: vec![thing.to_string()],
             objects: channels.iter().map(ToString::to_string).collect(),
             actions: Vec::new(),
             external: false,
+            missing: true,
         };
         let reply = self.policies().connect(asked(asker, request)?).await;
-        answer(reply, "thing or channel").map(|_| ())
+        let connected = answer(reply, "thing or channel")?.policies.into_iter();
+        connected
+            .map(|it| it.object.parse().map_err(nonsense))
+            .collect()
     }
 
     async fn disconnect(

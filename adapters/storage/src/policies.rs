@@ -26,36 +26,18 @@ impl<I: Tables> PolicyStore<I> for Database {
         policies: &[Policy<I>],
         tell: &Tell<Policy<I>>,
     ) -> Result<Vec<Policy<I>>, StoreError> {
-        let failed = failed("keep policies");
-        let put = format!(
-            "INSERT INTO {policies} AS policies
-             (subject, is_user, object, actions, owner, vouched, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (subject, is_user, object) DO UPDATE SET actions = excluded.actions,
+        let replace = "DO UPDATE SET actions = excluded.actions,
              vouched = CASE WHEN excluded.vouched = 1 THEN 1 ELSE policies.vouched END,
-             updated_at = excluded.created_at, updated_by = excluded.owner RETURNING {COLUMNS}",
-            policies = I::POLICIES
-        );
-        let mut kept = Vec::with_capacity(policies.len());
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        for it in policies {
-            let put = Statement::new(put.as_str()).query();
-            let row = put
-                .bind(it.subject.as_bytes().as_slice())
-                .bind(flag(it.subject.is_user()))
-                .bind(it.object.as_bytes().as_slice())
-                .bind(i64::from(it.actions.bits()))
-                .bind(it.owner.as_bytes().as_slice())
-                .bind(flag(it.vouched))
-                .bind(it.created_at.0.cast_signed())
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(&failed)?;
-            kept.push(policy(&row).map_err(&failed)?);
-        }
-        let events = kept.iter().map(tell).collect();
-        self.commit(transaction, events).await.map_err(&failed)?;
-        Ok(kept)
+             updated_at = excluded.created_at, updated_by = excluded.owner";
+        insert(self, policies, replace, tell).await
+    }
+
+    async fn add_policies(
+        &self,
+        policies: &[Policy<I>],
+        tell: &Tell<Policy<I>>,
+    ) -> Result<Vec<Policy<I>>, StoreError> {
+        insert(self, policies, "DO NOTHING", tell).await
     }
 
     async fn change_policy(
@@ -196,6 +178,46 @@ impl<I: Tables> PolicyStore<I> for Database {
     async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
         self.record_events(events).await
     }
+}
+
+/// Returns what is as it was to be: rows that `conflict` leaves alone are not among it.
+async fn insert<I: Tables>(
+    database: &Database,
+    policies: &[Policy<I>],
+    conflict: &str,
+    tell: &Tell<Policy<I>>,
+) -> Result<Vec<Policy<I>>, StoreError> {
+    let failed = failed("keep policies");
+    let insert = format!(
+        "INSERT INTO {policies} AS policies
+         (subject, is_user, object, actions, owner, vouched, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (subject, is_user, object) {conflict} RETURNING {COLUMNS}",
+        policies = I::POLICIES
+    );
+    let mut kept = Vec::with_capacity(policies.len());
+    let mut transaction = database.writer.begin().await.map_err(&failed)?;
+    for it in policies {
+        let row = Statement::new(insert.as_str())
+            .query()
+            .bind(it.subject.as_bytes().as_slice())
+            .bind(flag(it.subject.is_user()))
+            .bind(it.object.as_bytes().as_slice())
+            .bind(i64::from(it.actions.bits()))
+            .bind(it.owner.as_bytes().as_slice())
+            .bind(flag(it.vouched))
+            .bind(it.created_at.0.cast_signed())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        if let Some(row) = row {
+            kept.push(policy(&row).map_err(&failed)?);
+        }
+    }
+    let events = kept.iter().map(tell).collect();
+    let committed = database.commit(transaction, events).await;
+    committed.map_err(&failed)?;
+    Ok(kept)
 }
 
 fn between<I: Tables>(subject: Subject, object: I, statement: &mut Statement) {

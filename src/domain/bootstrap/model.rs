@@ -311,13 +311,14 @@ pub trait Inventory: Send + Sync {
     /// [`Refusal::NotFound`] if there is none that the caller may see.
     async fn channel(&self, asker: &Asker, id: ChannelId) -> Result<ChannelCopy, Refusal>;
 
-    /// Lets a thing read and write on channels: on all of them, or nothing happens.
+    /// Lets a thing read and write on those channels where it may do nothing yet; what it may do elsewhere stays as
+    /// it is. On all of them, or nothing happens. Returns where it may do something since.
     async fn connect(
         &self,
         asker: &Asker,
         thing: ThingId,
         channels: &[ChannelId],
-    ) -> Result<(), Refusal>;
+    ) -> Result<Vec<ChannelId>, Refusal>;
 
     /// Takes away what a thing may do on channels. Where it may do nothing, that is fine.
     async fn disconnect(

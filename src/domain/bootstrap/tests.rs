@@ -82,12 +82,17 @@ impl Inventory for Straw {
         found.ok_or(Refusal::NotFound("channel"))
     }
 
-    async fn connect(&self, _: &Asker, id: ThingId, to: &[ChannelId]) -> Result<(), Refusal> {
+    async fn connect(
+        &self,
+        _: &Asker,
+        id: ThingId,
+        to: &[ChannelId],
+    ) -> Result<Vec<ChannelId>, Refusal> {
         let mut known = self.here()?;
-        known
-            .connected
-            .extend(to.iter().map(|channel| (id, *channel)));
-        Ok(())
+        let new = to.iter().copied();
+        Ok(new
+            .filter(|channel| known.connected.insert((id, *channel)))
+            .collect())
     }
 
     async fn disconnect(&self, _: &Asker, id: ThingId, from: &[ChannelId]) -> Result<(), Refusal> {

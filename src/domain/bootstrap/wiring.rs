@@ -13,9 +13,10 @@ use super::model::{Asker, Change, KeptConfig, State};
 use super::{ATTEMPTS, Bootstrap, events};
 
 impl Bootstrap {
-    /// Connects a thing to all channels of its configuration, or disconnects it. That is done, and announced, in
-    /// that state too: what was disconnected elsewhere makes a configuration inactive, but leaves its other channels
-    /// connected.
+    /// Connects a thing to those channels of its configuration that it is not connected to, or disconnects it from
+    /// all. That is done, and announced, in that state too: what was disconnected elsewhere makes a configuration
+    /// inactive, but leaves its other channels connected, since nobody has asked for more. What somebody allows a
+    /// thing on a channel, or no longer allows, stays so: rights that were narrowed come back by way of inactive.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; whatever the things service says.
@@ -42,8 +43,9 @@ impl Bootstrap {
         Err(Refusal::Busy)
     }
 
-    /// Gives a configuration these channels and no others; if it is active, its thing is connected to those that
-    /// are new and disconnected from those that are no longer there.
+    /// Gives a configuration these channels and no others. The thing is disconnected from those that are no longer
+    /// there, in either state: nothing would tell later that it was connected for this configuration. If that is
+    /// active, the thing is connected to those that are new.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::Invalid`] of channels that are not there; whatever the things service says.
@@ -59,14 +61,11 @@ impl Bootstrap {
         for _ in 0..ATTEMPTS {
             let kept = self.own(asker, id).await?;
             let had: BTreeSet<ChannelId> = kept.channels.iter().map(|it| it.id).collect();
-            let plan = match kept.state {
-                State::Active => Plan::new(
-                    id,
-                    wanted.difference(&had).copied().collect(),
-                    had.difference(&wanted).copied().collect(),
-                ),
-                State::Inactive => Plan::new(id, Vec::new(), Vec::new()),
+            let new = match kept.state {
+                State::Active => wanted.difference(&had).copied().collect(),
+                State::Inactive => Vec::new(),
             };
+            let plan = Plan::new(id, new, had.difference(&wanted).copied().collect());
             let change = Change::Channels {
                 channels: copies.clone(),
                 since: Timestamp::now(),
@@ -89,21 +88,21 @@ impl Bootstrap {
         change: Change,
         event: crate::event::Event,
     ) -> Result<bool, Refusal> {
-        self.connect(asker, plan.thing, &plan.connect).await?;
+        let connected = self.connect(asker, plan.thing, &plan.connect).await?;
         let disconnected = self.disconnect(asker, plan.thing, &plan.disconnect).await;
         let changed = match disconnected {
             Ok(()) => self.change(plan.thing, kept.revision, change, event).await,
             Err(refusal) => Err(refusal),
         };
         if !matches!(changed, Ok(true)) {
-            self.undo(asker, plan, kept).await;
+            self.undo(asker, plan, &connected, kept).await;
         }
         changed
     }
 
-    /// Has the things service agree with the configuration again, as it is now, in what `plan` was about. What
-    /// fails here is in the hands of whoever tries again.
-    async fn undo(&self, asker: &Asker, plan: &Plan, before: &KeptConfig) {
+    /// Has the things service agree with the configuration again, as it is now, in what was `connected` and what
+    /// `plan` was to disconnect. What fails here is in the hands of whoever tries again.
+    async fn undo(&self, asker: &Asker, plan: &Plan, connected: &[ChannelId], before: &KeptConfig) {
         let now = match self.store.config(plan.thing).await {
             Ok(now) => now,
             Err(_) => Some(before.clone()),
@@ -116,7 +115,7 @@ impl Bootstrap {
             let done = done.iter().copied();
             done.filter(|it| is_connected(it) != connected).collect()
         };
-        let (too_much, too_little) = (wrong(&plan.connect, true), wrong(&plan.disconnect, false));
+        let (too_much, too_little) = (wrong(connected, true), wrong(&plan.disconnect, false));
         let _ = self.disconnect(asker, plan.thing, &too_much).await;
         let _ = self.connect(asker, plan.thing, &too_little).await;
     }
@@ -126,9 +125,9 @@ impl Bootstrap {
         asker: &Asker,
         thing: ThingId,
         channels: &[ChannelId],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<ChannelId>, Refusal> {
         match channels {
-            [] => Ok(()),
+            [] => Ok(Vec::new()),
             _ => self.things.connect(asker, thing, channels).await,
         }
     }

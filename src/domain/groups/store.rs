@@ -64,6 +64,14 @@ pub trait PolicyStore<I: GroupKey>: Send + Sync {
         tell: &Tell<Policy<I>>,
     ) -> Result<Vec<Policy<I>>, StoreError>;
 
+    /// Adds policies, all or none, but those that are there: they stay as they are. Returns, and tells of, what was
+    /// added.
+    async fn add_policies(
+        &self,
+        policies: &[Policy<I>],
+        tell: &Tell<Policy<I>>,
+    ) -> Result<Vec<Policy<I>>, StoreError>;
+
     /// The policy as it is then; `None` if it is not there.
     async fn change_policy(
         &self,

@@ -1,6 +1,7 @@
 //! Groups and policies in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -189,6 +190,23 @@ impl<I: GroupKey> PolicyStore<I> for Groups<I> {
         }
         self.events.record(kept.iter().map(tell));
         Ok(kept)
+    }
+
+    async fn add_policies(
+        &self,
+        policies: &[Policy<I>],
+        tell: &Tell<Policy<I>>,
+    ) -> Result<Vec<Policy<I>>, StoreError> {
+        let mut state = lock(&self.state);
+        let mut added = Vec::new();
+        for policy in policies {
+            let pair = (policy.subject, policy.object);
+            if let Entry::Vacant(place) = state.policies.entry(pair) {
+                added.push(*place.insert(*policy));
+            }
+        }
+        self.events.record(added.iter().map(tell));
+        Ok(added)
     }
 
     async fn change_policy(

@@ -45,11 +45,11 @@ impl Inventory for Things {
         asker: &Asker,
         thing: ThingId,
         channels: &[ChannelId],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<ChannelId>, Refusal> {
         let subjects = [Subject::Thing(thing)];
         let actions = DEFAULT_ACTIONS.into_iter().collect();
-        let connected = self.connect(&asker.caller, &subjects, channels, actions);
-        connected.await.map(|_| ())
+        let connected = self.connect_missing(&asker.caller, &subjects, channels, actions);
+        Ok(connected.await?.into_iter().map(|it| it.object).collect())
     }
 
     async fn disconnect(

@@ -30,6 +30,41 @@ impl Things {
         channels: &[ChannelId],
         actions: Actions,
     ) -> Result<Vec<Policy>, Refusal> {
+        let policies = self.policies_of(caller, subjects, channels, actions);
+        let policies = policies.await?;
+        let store = &self.stores.policies;
+        let policies = store.put_policies(&policies, &events::policy_added).await?;
+        // Whatever was there before, and whoever changed it meanwhile: no more than this is left.
+        self.reduced(&policies);
+        Ok(policies)
+    }
+
+    /// As [`Things::connect`], but a subject that may do something on a channel may do just that from then on too.
+    /// Returns what was added.
+    ///
+    /// # Errors
+    /// As of [`Things::connect`].
+    pub async fn connect_missing(
+        &self,
+        caller: &Caller,
+        subjects: &[Subject],
+        channels: &[ChannelId],
+        actions: Actions,
+    ) -> Result<Vec<Policy>, Refusal> {
+        let policies = self.policies_of(caller, subjects, channels, actions);
+        let policies = policies.await?;
+        let store = &self.stores.policies;
+        Ok(store.add_policies(&policies, &events::policy_added).await?)
+    }
+
+    /// The policies that let all subjects do `actions` on all channels, if they are the caller's to make.
+    async fn policies_of(
+        &self,
+        caller: &Caller,
+        subjects: &[Subject],
+        channels: &[ChannelId],
+        actions: Actions,
+    ) -> Result<Vec<Policy>, Refusal> {
         check_actions(actions)?;
         check_batch("subjects", subjects.len())?;
         check_batch("objects", subjects.len().saturating_mul(channels.len()))?;
@@ -49,10 +84,6 @@ impl Things {
                 update: None,
             }));
         }
-        let store = &self.stores.policies;
-        let policies = store.put_policies(&policies, &events::policy_added).await?;
-        // Whatever was there before, and whoever changed it meanwhile: no more than this is left.
-        self.reduced(&policies);
         Ok(policies)
     }
 

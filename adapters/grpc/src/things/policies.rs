@@ -39,10 +39,14 @@ impl api::policies_server::Policies for Service {
         };
         let actions = actions.into_iter().collect();
         let things = &self.things;
-        let connected = things
-            .connect(&caller, &subjects, &channels, actions)
-            .await
-            .map_err(status::refusal)?;
+        let connected = match asked.missing {
+            true => {
+                let connected = things.connect_missing(&caller, &subjects, &channels, actions);
+                connected.await
+            }
+            false => things.connect(&caller, &subjects, &channels, actions).await,
+        };
+        let connected = connected.map_err(status::refusal)?;
         Ok(Response::new(api::ConnectResponse {
             policies: connected.iter().map(policy).collect(),
         }))

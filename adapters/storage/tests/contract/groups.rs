@@ -1,5 +1,8 @@
 //! What stores of groups and policies promise, for groups of users and channels alike.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rollcall_domain::entity::{Metadata, Status, Update};
 use rollcall_domain::event::{Event, Stream};
 use rollcall_domain::groups::{
@@ -388,6 +391,31 @@ pub(crate) async fn a_policy_that_is_there_gets_other_actions_and_keeps_its_make
     }
     let untouched = store.policy(thing(1), object).await.expect("read");
     assert_eq!(untouched, Some(same_bytes));
+}
+
+pub(crate) async fn a_policy_that_is_there_is_left_alone_where_others_are_added<I: GroupKey>(
+    store: &dyn Store<I>,
+) {
+    let (object, other) = (I::from_bytes([7; 16]), I::from_bytes([8; 16]));
+    let one = Subject::User(user(1));
+    let narrow = policy(one, object, &[Action::MessageRead], 5);
+    put(store, &[narrow]).await;
+    let wide = |object| policy(one, object, &[Action::MessageRead, Action::MessageWrite], 9);
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&times);
+    let tell = move |policy: &Policy<I>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        told("put", policy.object)
+    };
+    let added = store
+        .add_policies(&[wide(object), wide(other)], &tell)
+        .await;
+    assert_eq!(added.expect("kept"), [wide(other)]);
+    assert_eq!(times.load(Ordering::Relaxed), 1);
+    let left = store.policy(one, object).await.expect("read");
+    assert_eq!(left, Some(narrow));
+    let added = store.policy(one, other).await.expect("read");
+    assert_eq!(added, Some(wide(other)));
 }
 
 pub(crate) async fn a_policy_changes_and_goes_once<I: GroupKey>(store: &dyn Store<I>) {

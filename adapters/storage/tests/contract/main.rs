@@ -88,6 +88,7 @@ mod of_groups {
             a_page_tells_of_the_whole_list,
             a_tree_has_what_is_above_or_below,
             a_policy_that_is_there_gets_other_actions_and_keeps_its_maker,
+            a_policy_that_is_there_is_left_alone_where_others_are_added,
             a_policy_changes_and_goes_once,
             policies_are_found_by_what_they_say,
             a_standing_is_of_one_subject_to_one_group,

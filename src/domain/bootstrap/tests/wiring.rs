@@ -39,6 +39,24 @@ async fn state_and_connections_go_through_the_things_service() {
 }
 
 #[tokio::test]
+async fn what_is_taken_out_of_a_configuration_is_disconnected_in_either_state() {
+    let scene = scene();
+    let (a, b) = (scene.things.channel("a"), scene.things.channel("b"));
+    let id = scene.add("ff-01", &[a, b]).await;
+    // By somebody's hand, beside a configuration that is inactive.
+    scene.things.known().connected.extend([(id, a), (id, b)]);
+    let (bootstrap, asker) = (&scene.bootstrap, &scene.asker);
+    let changed = bootstrap.update_connections(asker, id, &[b]).await;
+    changed.expect("changed");
+    assert!(!scene.is_connected(id, a) && scene.is_connected(id, b));
+    // And none is connected that is new.
+    scene.things.known().connected.clear();
+    let changed = bootstrap.update_connections(asker, id, &[a, b]).await;
+    changed.expect("changed");
+    assert!(!scene.is_connected(id, a) && !scene.is_connected(id, b));
+}
+
+#[tokio::test]
 async fn a_state_holds_once_it_was_asked_for_whatever_it_was_before() {
     let scene = scene();
     let (a, b) = (scene.things.channel("a"), scene.things.channel("b"));
