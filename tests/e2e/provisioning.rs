@@ -371,6 +371,12 @@ fn another_front_can_ask_the_things_of_this_server() {
         crate::client::Client::connect(front.mqtt(), wrong).1.code,
         0x86
     );
+    // Asked as an adapter of the platform asks.
+    let told = home.stream("things");
+    let mut allowed = told
+        .iter()
+        .filter(|it| it["operation"] == "policies.authorize");
+    assert!(allowed.all(|it| it["entity_type"] == "thing"), "{told:?}");
     drop(home);
     let mut wrong = Hello::of(&thing, "d").five();
     wrong.password = Some(b"unknown".to_vec());

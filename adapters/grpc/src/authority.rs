@@ -70,7 +70,7 @@ impl Authority for RemoteAuthority {
             subject: key.expose().to_owned(),
             object: channel.to_string(),
             action: action.as_str().to_owned(),
-            entity_type: "group".to_owned(),
+            entity_type: "thing".to_owned(),
         };
         let reply = self
             .client
