@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -143,19 +144,32 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The key that devices without TLS and the server share, and where it is.
+fn shared_key(world: &World) -> (Vec<u8>, PathBuf) {
+    let file = world.folder().join("data/secrets/bootstrap.key");
+    (std::fs::read(&file).expect("a key"), file)
+}
+
+/// Flags of `openssl enc` for a key and an initial vector.
+fn flags<'a>(direction: &'a str, key: &'a str, iv: &'a str) -> [&'a str; 5] {
+    [direction, "-K", key, "-iv", iv]
+}
+
+/// What a device without TLS shows in place of its external key.
+pub(crate) fn seal(world: &World, external_key: &str) -> String {
+    let (key, _) = shared_key(world);
+    let iv = [7; 16];
+    let sealed = openssl(&flags("-e", &hex(&key), &hex(&iv)), external_key.as_bytes());
+    hex(&[&iv[..], &sealed].concat())
+}
+
 #[test]
 fn a_device_without_tls_is_understood_by_openssl_and_understands_it() {
     let world = World::start();
     let (thing, _) = configured(&world, "ff-01");
-    let file = world.folder().join("data/secrets/bootstrap.key");
-    let key = std::fs::read(&file).expect("a key");
+    let (key, file) = shared_key(&world);
     assert_eq!(key.len(), 32);
-    let iv = [7; 16];
-    let flags = |iv: &[u8]| ["-K".to_owned(), hex(&key), "-iv".to_owned(), hex(iv)];
-    let flags_of_iv = flags(&iv);
-    let mut seal: Vec<&str> = vec!["-e"];
-    seal.extend(flags_of_iv.iter().map(String::as_str));
-    let shown = hex(&[&iv[..], &openssl(&seal, KEY.as_bytes())].concat());
+    let shown = seal(&world, KEY);
 
     let mut stream = TcpStream::connect(world.listener("http.bootstrap")).expect("a server");
     let request = format!(
@@ -169,10 +183,8 @@ fn a_device_without_tls_is_understood_by_openssl_and_understands_it() {
     let head = reply.windows(4).position(|it| it == b"\r\n\r\n");
     let body = &reply[head.expect("a body") + 4..];
     let (iv, sealed) = body.split_at(16);
-    let flags_of_iv = flags(iv);
-    let mut open: Vec<&str> = vec!["-d"];
-    open.extend(flags_of_iv.iter().map(String::as_str));
-    let opened: Value = serde_json::from_slice(&openssl(&open, sealed)).expect("JSON");
+    let opened = openssl(&flags("-d", &hex(&key), &hex(iv)), sealed);
+    let opened: Value = serde_json::from_slice(&opened).expect("JSON");
     world.secrets.add_from(&opened);
     assert_eq!(opened["thing_id"], thing);
 

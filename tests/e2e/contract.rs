@@ -4,7 +4,8 @@
 //! A step is a service, what is asked of it and who asks (`bare`, `as` a token, with the `key` of a thing), headers, a
 //! body, then what must come back: the status, headers, and the body, `*` for any. In bodies `$time`, `$text`, `$number` and
 //! `$any` stand for what they say; any other `$name` holds what is met there first, in bodies, headers and events, and means
-//! that from then on, in requests too; `$admin` is the token of the first administrator, `$mailed` that of a mail. A name with a question mark may be missing. Without a body in the table there must
+//! that from then on, in requests too; `$admin` is the token of the first administrator, `$mailed` that of a mail, `$sealed` what a
+//! device without TLS shows in place of `an external key`. A name with a question mark may be missing. Without a body in the table there must
 //! be none.
 //!
 //! Lines with an arrow are the events that must arrive in Redis, in the order of their streams, and no others: each as
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::bootstrap;
 use crate::redis_server::RedisServer;
 use crate::rest::{self, send};
 use crate::users::{mails, token_of};
@@ -164,10 +166,15 @@ fn note_secrets(world: &World, value: &Value) {
     }
 }
 
+/// The text of a table.
+fn read(table: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
+    fs::read_to_string(path.join(table)).expect("a table")
+}
+
 /// Plays a table from beginning to end, and tells of everything that is wrong.
 fn play(table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
-    let text = fs::read_to_string(path.join(table)).expect("a table");
+    let text = read(table);
     let redis = RedisServer::start();
     let world = World::with(&[("ROLLCALL_REDIS__URL", &redis.url())]);
     let mut ledger = Ledger::begin(&world, &redis);
@@ -178,6 +185,10 @@ fn play(table: &str) {
     };
     let admin = fs::read_to_string(world.folder().join("data/secrets/admin.token"));
     play.names.set("$admin", admin.expect("a token").trim());
+    if text.contains("$sealed") {
+        let sealed = bootstrap::seal(&world, "an external key");
+        play.names.set("$sealed", &sealed);
+    }
     let mut failed = Vec::new();
     for step in step::parse(&text) {
         if step.body.contains("$mailed") {
@@ -195,6 +206,11 @@ fn play(table: &str) {
     }
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
     ledger.expect_no_more(&world);
+}
+
+#[test]
+fn the_sdk_of_the_platform_is_understood() {
+    play("rest/sdk.txt");
 }
 
 #[test]

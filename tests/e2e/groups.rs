@@ -180,7 +180,11 @@ fn what_cannot_be_is_refused_with_the_right_status() {
             format!("PUT /groups/{nowhere}"),
             json!({ "name": "x" }),
         ),
-        (400, format!("PUT /groups/{id}"), json!({ "name": "" })),
+        (
+            400,
+            format!("PUT /groups/{id}"),
+            json!({ "name": "x".repeat(1_025) }),
+        ),
         (404, format!("POST /groups/{nowhere}/disable"), NONE),
         (404, format!("GET /groups/{nowhere}/children"), NONE),
         (400, "GET /groups?level=6".to_owned(), NONE),

@@ -55,7 +55,11 @@ pub(crate) fn try_send(
     let _ = stream.write_all(body);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
-    let reply = String::from_utf8(reply).expect("text");
+    let reply = String::from_utf8(reply).unwrap_or_else(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        assert!(text.contains("application/octet-stream"), "text: {text}");
+        text
+    });
     let cut_off = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
     let (head, body) = reply.split_once("\r\n\r\n").ok_or_else(cut_off)?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -380,7 +384,7 @@ fn mistakes_are_answered_in_json_and_tell_no_secret() {
             400,
         ),
         (
-            "POST /policies",
+            "PUT /policies",
             &[bearer, json],
             &json!({ "subject": thing.id, "object": channel, "actions": [] }).to_string(),
             400,

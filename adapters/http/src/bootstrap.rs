@@ -29,7 +29,10 @@ use crate::openapi::{About, finish, is};
 use crate::problem::{Problem, described};
 use crate::query::{Query, word};
 use crate::reply::{Done, Reply};
-use crate::request::{Bearer, Body, HasIdentities, Id, Ids, ThingKey, Token, parse, parse_all};
+use crate::request::{
+    Bearer, Body, HasIdentities, Id, Ids, ThingKey, Token, given, or_default, parse_all,
+    unless_empty,
+};
 
 #[derive(Clone)]
 pub struct Service {
@@ -152,13 +155,13 @@ struct Addition {
     external_key: String,
     /// Empty to have a thing made.
     #[serde(default)]
-    thing_id: String,
+    thing_id: Option<String>,
     /// Ids.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     channels: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     content: String,
     #[serde(flatten)]
     certificates: Pems,
@@ -166,11 +169,11 @@ struct Addition {
 
 #[derive(Deserialize, JsonSchema)]
 struct Pems {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     client_cert: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     client_key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ca_cert: String,
 }
 
@@ -189,12 +192,8 @@ async fn add(
     Asking(asker): Asking,
     Body(addition): Body<Addition>,
 ) -> Reply<CreatedAt> {
-    let thing = match &*addition.thing_id {
-        "" => None,
-        id => Some(parse("thing_id", id)?),
-    };
     let new = NewConfig {
-        thing,
+        thing: given("thing_id", addition.thing_id)?,
         external_id: addition.external_id,
         external_key: Secret::new(addition.external_key),
         name: addition.name,
@@ -294,13 +293,12 @@ async fn list(
         offset: query.offset,
         limit: query.limit,
     };
-    let thing = query.thing_id.as_deref().filter(|id| !id.is_empty());
     let filter = Filter {
         state: query.state.map(State::from_number).transpose()?,
-        external_id: query.external_id.filter(|it| !it.is_empty()),
-        thing: thing.map(|id| parse("thing_id", id)).transpose()?,
-        thing_key: query.thing_key.filter(|it| !it.is_empty()).map(Secret::new),
-        name: query.name.filter(|it| !it.is_empty()),
+        external_id: unless_empty(query.external_id),
+        thing: given("thing_id", query.thing_id)?,
+        thing_key: unless_empty(query.thing_key).map(Secret::new),
+        name: unless_empty(query.name),
     };
     let listing = service.bootstrap.list(&asker, filter, page).await?;
     Ok(Json(ConfigPage {
@@ -383,9 +381,9 @@ impl ChannelView {
 /// What is absent is cleared.
 #[derive(Deserialize, JsonSchema)]
 struct NameAndContent {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     content: String,
 }
 
@@ -435,6 +433,7 @@ async fn update_certificates(
 #[derive(Deserialize, JsonSchema)]
 struct Channels {
     /// Ids.
+    #[serde(deserialize_with = "or_default")]
     channels: Vec<String>,
 }
 
@@ -452,7 +451,8 @@ async fn update_connections(
 
 #[derive(Deserialize, JsonSchema)]
 struct StateNumber {
-    /// 0 for inactive, 1 for active.
+    /// 0 for inactive, 1 for active. The SDK of the platform leaves a zero out.
+    #[serde(default, deserialize_with = "or_default")]
     state: i64,
 }
 

@@ -319,6 +319,30 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// For fields that may be missing: `null`, which Go writes for an empty list or map, is what they are without it.
+pub(crate) fn or_default<'de, T, D>(input: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// What empty text says: nothing.
+pub(crate) fn unless_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// As [`parse`], of what may be missing, or empty.
+pub(crate) fn given<T: FromStr<Err: Display>>(
+    field: &str,
+    text: Option<String>,
+) -> Result<Option<T>, Problem> {
+    unless_empty(text)
+        .map(|text| parse(field, &text))
+        .transpose()
+}
+
 /// An id or a word of a request.
 pub(crate) fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
     text.parse()

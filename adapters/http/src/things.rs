@@ -25,7 +25,10 @@ use crate::openapi::{About, finish, is};
 use crate::problem::Problem;
 use crate::query::{self, Paging, Query, StatusWord, VisibilityWord};
 use crate::reply::{Created, Reply};
-use crate::request::{Bearer, Body, HasIdentities, Id, Items, SaysJson, ThingKey, parse};
+use crate::request::{
+    Bearer, Body, HasIdentities, Id, Items, SaysJson, ThingKey, given, or_default, parse,
+    unless_empty,
+};
 
 #[derive(Clone)]
 pub struct Service {
@@ -130,15 +133,6 @@ impl NewThing {
     }
 }
 
-/// What is not given may be empty, too.
-fn given<T>(field: &str, text: Option<String>) -> Reply<Option<T>>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    let text = text.filter(|text| !text.is_empty());
-    text.map(|text| parse(field, &text)).transpose()
-}
-
 async fn create(
     Shared(service): Shared<Service>,
     Bearer(caller): Bearer,
@@ -212,8 +206,8 @@ impl ThingFields {
     fn filter(self) -> Reply<ThingFilter> {
         Ok(ThingFilter {
             status: self.status.0,
-            name: self.name,
-            tag: self.tag,
+            name: unless_empty(self.name),
+            tag: unless_empty(self.tag),
             owner: given::<UserId>("owner_id", self.owner_id)?,
             metadata: self.metadata.0,
         })
@@ -250,6 +244,7 @@ async fn list_by_channel(
 
 #[derive(Deserialize, JsonSchema)]
 struct NewDetails {
+    /// Empty leaves it as it is.
     name: Option<String>,
     metadata: Option<Map<String, Value>>,
 }
@@ -261,13 +256,16 @@ async fn update(
     Body(new): Body<NewDetails>,
 ) -> Reply<Json<Thing>> {
     let things = &service.things;
-    let thing = things.update(&caller, id, new.name, new.metadata).await?;
+    let name = unless_empty(new.name);
+    let thing = things.update(&caller, id, name, new.metadata).await?;
     let key = things.key_for(&caller, &thing).await?;
     Ok(Json(Thing::shown(thing, key.as_ref())))
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct NewTags {
+    /// None clears them.
+    #[serde(default, deserialize_with = "or_default")]
     tags: Vec<String>,
 }
 

@@ -12,13 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::Service;
 use super::views::{Channel, ChannelsPage, nest};
-use super::{Service, given};
 use crate::openapi::is;
 use crate::problem::Problem;
 use crate::query::{self, Paging, Query, StatusWord, VisibilityWord, word};
 use crate::reply::{Created, Reply};
-use crate::request::{Bearer, Body, Id, Items};
+use crate::request::{Bearer, Body, Id, Items, given, unless_empty};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -141,6 +141,7 @@ async fn view(
 
 #[derive(Deserialize, JsonSchema)]
 struct NewDetails {
+    /// Empty leaves it as it is, as do the others.
     name: Option<String>,
     description: Option<String>,
     metadata: Option<Map<String, Value>>,
@@ -158,8 +159,8 @@ async fn update(
         metadata,
     } = new;
     let details = Details {
-        name,
-        description,
+        name: unless_empty(name),
+        description: unless_empty(description),
         metadata,
     };
     let channel = service.things.update_channel(&caller, id, &details).await?;
@@ -232,7 +233,7 @@ impl ChannelsQuery {
         Ok(Asked {
             query: ChannelQuery {
                 status: self.status.0,
-                name: self.name,
+                name: unless_empty(self.name),
                 owner: given("owner_id", self.owner_id)?,
                 metadata: self.metadata.map(|it| it.0).filter(|it| !it.is_empty()),
                 parent: parent.filter(|_| !is_around),

@@ -13,13 +13,13 @@ use rollcall_domain::things::{DEFAULT_ACTIONS, EntityType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Service;
 use super::views::{PoliciesPage, Policy};
-use super::{Service, given};
 use crate::openapi::is;
 use crate::problem::Problem;
 use crate::query::{Paging, Query, word};
 use crate::reply::{Done, Reply};
-use crate::request::{Bearer, Body, Ids, parse, parse_all};
+use crate::request::{Bearer, Body, Ids, given, parse, parse_all};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -86,11 +86,11 @@ fn actions(names: &[String]) -> Reply<Actions> {
     Ok(actions.into_iter().collect())
 }
 
-/// Without a list, all that a thing can do.
+/// Without a list, or with none in it, all that a thing can do.
 fn actions_or_default(names: Option<Vec<String>>) -> Reply<Actions> {
-    match names {
-        Some(names) => actions(&names),
-        None => Ok(DEFAULT_ACTIONS.into_iter().collect()),
+    match names.as_deref() {
+        None | Some([]) => Ok(DEFAULT_ACTIONS.into_iter().collect()),
+        Some(names) => actions(names),
     }
 }
 

@@ -16,7 +16,7 @@ use super::Service;
 use crate::openapi::is;
 use crate::query::{self, Paging, Query, StatusWord, VisibilityWord};
 use crate::reply::{Created, Reply, or_never};
-use crate::request::{Bearer, Body, Id, parse};
+use crate::request::{Bearer, Body, Id, given, or_default, parse, unless_empty};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -78,9 +78,9 @@ struct CredentialsBody {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "NewUser")]
 struct NewUserBody {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     tags: Vec<String>,
     /// Another than the caller for administrators alone.
     #[serde(default)]
@@ -100,10 +100,7 @@ async fn create(
     caller: Option<Bearer>,
     Body(asked): Body<NewUserBody>,
 ) -> Reply<Created<UserView>> {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let owner = given(asked.owner).map(|text| parse("owner", &text));
-    let status = given(asked.status).map(|text| parse("status", &text));
-    let admin = match given(asked.role).as_deref() {
+    let admin = match unless_empty(asked.role).as_deref() {
         None | Some("user") => false,
         Some("admin") => true,
         Some(_) => return Err(Refusal::invalid("role", "choose admin or user").into()),
@@ -111,11 +108,11 @@ async fn create(
     let new = NewUser {
         name: asked.name,
         tags: asked.tags,
-        owner: owner.transpose()?,
+        owner: given("owner", asked.owner)?,
         identity: asked.credentials.identity,
         secret: Secret::new(asked.credentials.secret),
         metadata: asked.metadata.unwrap_or_default(),
-        status: status.transpose()?.unwrap_or_default(),
+        status: given("status", asked.status)?.unwrap_or_default(),
         admin,
     };
     let caller = caller.map(|Bearer(caller)| caller);
@@ -159,14 +156,12 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     pub(super) fn read(self) -> Reply<(UserFilter, Page)> {
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let owner = given(self.owner_id).map(|text| parse("owner_id", &text));
         let filter = UserFilter {
             status: self.status.0,
-            name: given(self.name),
-            identity: given(self.identity),
-            tag: given(self.tag),
-            owner: owner.transpose()?,
+            name: unless_empty(self.name),
+            identity: unless_empty(self.identity),
+            tag: unless_empty(self.tag),
+            owner: given("owner_id", self.owner_id)?,
             metadata: Some(self.metadata.0).filter(|wanted| !wanted.is_empty()),
             visibility: self.visibility.0,
         };
@@ -187,6 +182,7 @@ async fn list(
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "UserUpdate")]
 struct UpdateBody {
+    /// Empty leaves it as it is.
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -199,6 +195,7 @@ async fn update(
     Id(id): Id<UserId>,
     Body(UpdateBody { name, metadata }): Body<UpdateBody>,
 ) -> Reply<Json<UserView>> {
+    let name = unless_empty(name);
     let changed = service.users.update(&caller, id, name, metadata).await?;
     Ok(Json(changed.into()))
 }
@@ -206,6 +203,8 @@ async fn update(
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "UserTags")]
 struct TagsBody {
+    /// None clears them.
+    #[serde(default, deserialize_with = "or_default")]
     tags: Vec<String>,
 }
 
@@ -299,6 +298,7 @@ pub(super) struct UserPage {
     limit: u64,
     #[serde(skip_serializing_if = "is_zero")]
     offset: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     total: u64,
     users: Vec<UserView>,
 }
@@ -315,7 +315,7 @@ impl UserPage {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_zero(number: &u64) -> bool {
+pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 

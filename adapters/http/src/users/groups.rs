@@ -14,11 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Service;
-use super::accounts::{ListQuery, UserView};
+use super::accounts::{self, ListQuery, UserView};
 use crate::openapi::is;
 use crate::query::{self, Paging, Query, StatusWord, VisibilityWord, word};
 use crate::reply::{Created, Reply, or_never};
-use crate::request::{Bearer, Body, Id, parse};
+use crate::request::{Bearer, Body, Id, given, or_default, unless_empty};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -63,9 +63,9 @@ pub(super) fn routes() -> ApiRouter<Service> {
 struct NewGroupBody {
     #[serde(default)]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     description: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     metadata: Metadata,
     #[serde(default)]
     parent_id: Option<String>,
@@ -108,6 +108,7 @@ async fn view(
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "GroupUpdate")]
 struct UpdateBody {
+    /// Empty leaves it as it is, as do the others.
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -123,8 +124,8 @@ async fn update(
     Body(asked): Body<UpdateBody>,
 ) -> Reply<Json<GroupView>> {
     let details = Details {
-        name: asked.name,
-        description: asked.description,
+        name: unless_empty(asked.name),
+        description: unless_empty(asked.description),
         metadata: asked.metadata,
     };
     let group = service.groups.update(&caller, id, &details).await?;
@@ -249,7 +250,7 @@ fn asked(asked: GroupsAsked) -> Reply<Asked> {
     let metadata = asked.metadata.0;
     let query = GroupQuery {
         status: asked.status.0,
-        name: asked.name,
+        name: unless_empty(asked.name),
         owner: given("owner_id", asked.owner_id)?,
         metadata: (!metadata.is_empty()).then_some(metadata),
         parent: given("parent_id", asked.parent_id)?,
@@ -360,15 +361,6 @@ async fn members(
     }))
 }
 
-/// Empty text is none.
-fn given<T: std::str::FromStr<Err: std::fmt::Display>>(
-    field: &'static str,
-    text: Option<String>,
-) -> Reply<Option<T>> {
-    let text = text.filter(|text| !text.is_empty());
-    text.map(|text| parse(field, &text)).transpose()
-}
-
 #[derive(Serialize, JsonSchema)]
 struct GroupPage {
     limit: u64,
@@ -390,7 +382,9 @@ struct MembershipPage {
 #[derive(Serialize, JsonSchema)]
 struct MemberPage {
     limit: u64,
+    #[serde(skip_serializing_if = "accounts::is_zero")]
     offset: u64,
+    #[serde(skip_serializing_if = "accounts::is_zero")]
     total: u64,
     members: Vec<UserView>,
 }

@@ -16,7 +16,7 @@ use super::Service;
 use crate::openapi::is;
 use crate::query::{Paging, Query};
 use crate::reply::{Done, Reply, or_never};
-use crate::request::{Bearer, Body, Ids, parse, parse_all};
+use crate::request::{Bearer, Body, Ids, given, or_default, parse, parse_all};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -45,7 +45,7 @@ struct PolicyBody {
     /// A group.
     #[serde(default)]
     object: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     actions: Vec<String>,
 }
 
@@ -113,15 +113,11 @@ async fn list(
     Query(asked): Query<PoliciesAsked>,
 ) -> Reply<Json<PolicyPage>> {
     let page = Page::from(asked.paging);
-    let subject = asked.subject.map(|it| parse("subject", &it));
     let filter = PolicyFilter {
-        owner: asked
-            .owner_id
-            .map(|it| parse("owner_id", &it))
-            .transpose()?,
-        subject: subject.transpose()?.map(Subject::User),
-        object: asked.object.map(|it| parse("object", &it)).transpose()?,
-        action: asked.action.map(|it| parse("action", &it)).transpose()?,
+        owner: given("owner_id", asked.owner_id)?,
+        subject: given("subject", asked.subject)?.map(Subject::User),
+        object: given("object", asked.object)?,
+        action: given("action", asked.action)?,
     };
     let listing = service.groups.policies(&caller, &filter, page).await?;
     Ok(Json(PolicyPage {
