@@ -1,7 +1,7 @@
 //! Requests as clients make them, over REST and gRPC, the answers they understand, and the events these cause: tables in
 //! `tests/conformance/rest` and `tests/conformance/grpc`.
 //!
-//! A step is a service, what is asked of it and who asks (`bare`, `as` a token, with the `key` of a thing), headers, a
+//! A step is a service (`presence.rs` has those over MQTT), what is asked of it and who asks (`bare`, `as` a token, with the `key` of a thing), headers, a
 //! body, then what must come back: the status, headers, and the body, `*` for any. In bodies `$time`, `$text`, `$number` and
 //! `$any` stand for what they say; any other `$name` holds what is met there first, in bodies, headers and events, and means
 //! that from then on, in requests too; `$admin` is the token of the first administrator, `$mailed` that of a mail, `$sealed` what a
@@ -14,14 +14,18 @@
 pub(crate) mod grpc;
 mod ledger;
 mod names;
+mod presence;
 mod step;
+mod whole;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::bootstrap;
+use crate::client::Client;
 use crate::redis_server::RedisServer;
 use crate::rest::{self, send};
 use crate::users::{mails, token_of};
@@ -43,10 +47,12 @@ struct Play<'a> {
     world: &'a World,
     caller: Caller,
     names: Names,
+    /// Of MQTT, by their names.
+    clients: BTreeMap<String, Client>,
 }
 
 impl Play<'_> {
-    fn ask(&self, step: &Step) -> Answer {
+    fn ask(&mut self, step: &Step) -> Answer {
         let who = self.names.fill(&step.who);
         let body = self.names.fill(&step.body);
         if let Ok(value) = serde_json::from_str(&body) {
@@ -54,6 +60,7 @@ impl Play<'_> {
         }
         match step.service.as_str() {
             "grpc" => self.call(step, &who, &body),
+            "mqtt" => self.over_mqtt(step, &who),
             service => self.send(service, step, &who, &body),
         }
     }
@@ -172,16 +179,22 @@ fn read(table: &str) -> String {
     fs::read_to_string(path.join(table)).expect("a table")
 }
 
-/// Plays a table from beginning to end, and tells of everything that is wrong.
 fn play(table: &str) {
+    play_with(table, &[]);
+}
+
+/// Plays a table from beginning to end, and tells of everything that is wrong.
+fn play_with(table: &str, environment: &[(&str, &str)]) {
     let text = read(table);
     let redis = RedisServer::start();
-    let world = World::with(&[("ROLLCALL_REDIS__URL", &redis.url())]);
+    let url = redis.url();
+    let world = World::with(&[&[("ROLLCALL_REDIS__URL", &*url)], environment].concat());
     let mut ledger = Ledger::begin(&world, &redis);
     let mut play = Play {
         world: &world,
         caller: Caller::new(world.grpc()),
         names: Names::default(),
+        clients: BTreeMap::new(),
     };
     let admin = fs::read_to_string(world.folder().join("data/secrets/admin.token"));
     play.names.set("$admin", admin.expect("a token").trim());
@@ -206,6 +219,19 @@ fn play(table: &str) {
     }
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
     ledger.expect_no_more(&world);
+}
+
+#[test]
+fn presence_is_told_as_consumers_expect() {
+    play("presence.txt");
+}
+
+#[test]
+fn presence_is_told_with_sessions_where_that_is_wanted() {
+    play_with(
+        "presence_extended.txt",
+        &[("ROLLCALL_EVENTS__EXTENDED", "true")],
+    );
 }
 
 #[test]

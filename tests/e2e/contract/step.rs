@@ -3,9 +3,9 @@
 #[derive(Debug, Default)]
 pub(super) struct Step {
     pub(super) line: usize,
-    /// `users`, `things`, `bootstrap` over REST, or `grpc`.
+    /// `users`, `things`, `bootstrap` over REST, `grpc` or `mqtt`.
     pub(super) service: String,
-    /// Method and path, or service and method.
+    /// Method and path; service and method; a packet and the name of a client.
     pub(super) what: String,
     /// `bare`, `as TOKEN`, `key KEY`.
     pub(super) who: String,
