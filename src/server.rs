@@ -15,13 +15,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rollcall_domain::access::Revocations;
+use rollcall_domain::attendance::{Attendance, Here, Overview};
 use rollcall_domain::bootstrap::Bootstrap;
 use rollcall_domain::event::Stream;
 use rollcall_domain::identity::{Secret, UserId};
 use rollcall_domain::ports::{EventLog, EventSource, Reload};
+use rollcall_domain::presence;
 use rollcall_domain::things::Things;
 use rollcall_http::{Metrics, Pages, Readiness, Site};
 use rollcall_mqtt::Address;
+use rollcall_redis::attendance::Shared;
 use rollcall_redis::consume::GroupSource;
 use rollcall_redis::lease::Refused;
 use rollcall_redis::relay::Relay;
@@ -115,6 +118,7 @@ impl Server {
                 .collect::<io::Result<_>>()?,
         };
 
+        let overview = overview(config, journal.as_ref(), services.things.as_ref())?;
         let relayed = logs(role, &database);
         let mut logs = relayed.clone();
         logs.extend(journal.map(|it| it as Arc<dyn EventLog>));
@@ -134,6 +138,7 @@ impl Server {
             things: services.things.clone(),
             bootstrap: services.bootstrap.clone(),
             front: front.as_ref().map(RunningFront::for_grpc),
+            overview: overview.clone(),
             logs,
         };
         tasks.push(tokio::spawn(async move {
@@ -147,6 +152,10 @@ impl Server {
             front: front
                 .as_ref()
                 .map(|it| it.for_http(Arc::clone(&services.admins))),
+            presence: overview.map(|overview| rollcall_http::Presence {
+                overview,
+                admins: Arc::clone(&services.admins),
+            }),
         });
         let mut sites = vec![(http, pages)];
         sites.extend(
@@ -247,6 +256,26 @@ async fn relay(config: &Config, journal: Option<Arc<Journal>>) -> anyhow::Result
     }
     relay.claim().await?;
     Ok(Some(relay))
+}
+
+/// Who is online: on all instances where there is a Redis, else on this one. `None` if there is neither, or this
+/// process has nothing to do with things.
+fn overview(
+    config: &Config,
+    journal: Option<&Arc<Journal>>,
+    things: Option<&Arc<Things>>,
+) -> anyhow::Result<Option<Overview>> {
+    if journal.is_none() && things.is_none() {
+        return Ok(None);
+    }
+    let attendance: Arc<dyn Attendance> = match journal {
+        _ if !config.redis.url.is_empty() => {
+            Arc::new(Shared::new(&config.redis.url, &config.redis.prefix)?)
+        }
+        Some(journal) => Arc::new(Here::new(Arc::clone(journal) as Arc<dyn presence::Journal>)),
+        None => return Ok(None),
+    };
+    Ok(Some(Overview::new(attendance, things.cloned())))
 }
 
 /// Where bootstrap hears of things; `None` if it is not here.

@@ -1,21 +1,23 @@
 //! Who is online, and who is not to be any longer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use rollcall_domain::identity::Timestamp;
+use rollcall_domain::attendance::{LastSeen, Left, Overview, Register};
+use rollcall_domain::identity::{ThingId, Timestamp};
 use rollcall_grpc::api::{self, kick_request::Whom};
 use rollcall_grpc::client::Client;
+use rollcall_redis::Url;
+use rollcall_redis::attendance::Shared;
 use rollcall_redis::repair::{self, Repaired};
-use rollcall_redis::seen::{Seen, seen};
-use rollcall_redis::{Url, roll};
 use serde_json::json;
 
 use super::Session;
 use super::check::Place;
 use super::output::Output;
 use super::things::Page;
-use super::watch::{self, Watch};
+use super::watch::{self, Watch, attendee};
 use crate::config::Config;
 
 #[derive(Args)]
@@ -26,21 +28,38 @@ pub(super) struct Presence {
     /// Go on with who comes and goes
     #[arg(long, short)]
     watch: bool,
-    /// Show the roll of all instances on this Redis, rather than of the server
-    #[arg(long, value_name = "URL")]
+    /// Show all instances that share the server's stream, rather than the server alone
+    #[arg(long, short)]
+    all: bool,
+    /// Show all instances by the roll on this Redis, without asking a server
+    #[arg(long, value_name = "URL", conflicts_with = "all")]
     redis: Option<String>,
+    /// Show the sessions of this instance
+    #[arg(long, value_name = "NAME", conflicts_with = "watch")]
+    instance: Option<String>,
+    /// Show the sessions of this thing, on all instances
+    #[arg(long, value_name = "ID", conflicts_with = "watch")]
+    thing: Option<ThingId>,
     #[command(subcommand)]
     command: Option<PresenceCommand>,
 }
 
 #[derive(Subcommand)]
 enum PresenceCommand {
+    /// Count who is online on all instances: by instance, and by channel
+    Count {
+        /// Count the things of channels too
+        #[arg(long)]
+        by_channel: bool,
+        #[command(flatten)]
+        page: Page,
+    },
     /// Make the roll in Redis anew: instances that are alive from their journals, others from the stream
     Rebuild(Place),
-    /// Where a thing is online, on whatever instance, and the last that was heard of it
+    /// Where a thing is online, on whatever instance, and when it left last
     Seen {
         /// Its id
-        thing: String,
+        thing: ThingId,
         #[command(flatten)]
         place: Place,
     },
@@ -49,32 +68,68 @@ enum PresenceCommand {
 impl Presence {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         match self.command {
-            Some(PresenceCommand::Rebuild(place)) => rebuild(place, session.config, output).await,
-            Some(PresenceCommand::Seen { thing, place }) => {
-                show_seen(&thing, place, session.config, output).await
+            Some(PresenceCommand::Count { by_channel, page }) => {
+                let client = session.connect().await?;
+                return count(&client, by_channel, page, output).await;
             }
-            None => match &self.redis {
-                Some(url) => {
-                    self.show_redis(&Url::new(url), session.config, output)
-                        .await
-                }
-                None => self.list(&session.connect().await?, output).await,
-            },
+            Some(PresenceCommand::Rebuild(place)) => {
+                return rebuild(place, session.config, output).await;
+            }
+            Some(PresenceCommand::Seen { thing, place }) if place.is_named() => {
+                let (url, prefix) = place.find(session.config)?;
+                let seen = overview(&url, &prefix)?.last_seen(thing).await?;
+                return show_seen(thing, &seen, output);
+            }
+            Some(PresenceCommand::Seen { thing, .. }) => {
+                let seen = last_seen(&session.connect().await?, thing).await?;
+                return show_seen(thing, &seen, output);
+            }
+            None => {}
+        }
+        match &self.redis {
+            Some(url) => {
+                let overview = overview(&Url::new(url), &session.config.redis.prefix)?;
+                self.show_redis(&overview, output).await
+            }
+            None if self.all || self.instance.is_some() || self.thing.is_some() => {
+                self.show_all(&session.connect().await?, output).await
+            }
+            None => self.list(&session.connect().await?, output).await,
         }
     }
 
-    async fn show_redis(&self, url: &Url, config: &Config, output: Output) -> anyhow::Result<()> {
-        let prefix = &config.redis.prefix;
-        let view = roll::view(url, prefix).await?;
-        let api::Page { offset, limit } = self.page.message();
-        let online = watch::show(&view, offset, limit, output)?;
-        match self.watch {
-            true => {
-                let watch = Watch::new(online, output);
-                watch.follow_redis(url, prefix, view.last).await
-            }
-            false => Ok(()),
+    async fn show_redis(&self, overview: &Overview, output: Output) -> anyhow::Result<()> {
+        let page = self.page.message();
+        if self.watch {
+            let watch = Watch::new(BTreeMap::new(), output);
+            return watch.follow_redis(overview.watch(None).await?, &page).await;
         }
+        let register = overview
+            .register(self.instance.as_deref(), self.thing)
+            .await?;
+        Ok(watch::show(&register, &page, output)?)
+    }
+
+    async fn show_all(self, client: &Client, output: Output) -> anyhow::Result<()> {
+        let page = self.page.message();
+        if self.watch {
+            let watch = Watch::new(BTreeMap::new(), output);
+            return watch.follow_all(client.watch().await?, &page).await;
+        }
+        let request = api::ListSessionsRequest {
+            offset: page.offset,
+            limit: page.limit,
+            instance: self.instance,
+            thing_id: self.thing.map(|it| it.to_string()),
+        };
+        let listing = client.sessions(request).await?;
+        let register = Register {
+            at: listing.at,
+            sessions: listing.sessions.into_iter().map(attendee).collect(),
+            instances: by_instance(listing.instances),
+        };
+        let page: Vec<_> = register.sessions.iter().collect();
+        Ok(watch::show_page(&register, &page, listing.total, output)?)
     }
 
     async fn list(self, client: &Client, output: Output) -> anyhow::Result<()> {
@@ -158,59 +213,127 @@ async fn rebuild(place: Place, config: &Config, output: Output) -> anyhow::Resul
     Ok(())
 }
 
-async fn show_seen(
-    thing: &str,
-    place: Place,
-    config: &Config,
+/// All instances on a Redis.
+fn overview(url: &Url, prefix: &str) -> anyhow::Result<Overview> {
+    let attendance = Shared::new(url, prefix)?;
+    Ok(Overview::new(Arc::new(attendance), None))
+}
+
+fn by_instance(counts: Vec<api::InstanceCount>) -> BTreeMap<String, u64> {
+    let counts = counts.into_iter();
+    counts.map(|it| (it.instance, it.sessions)).collect()
+}
+
+async fn count(
+    client: &Client,
+    by_channel: bool,
+    page: Page,
     output: Output,
 ) -> anyhow::Result<()> {
-    let (url, prefix) = place.find(config)?;
-    let Seen {
-        sessions,
-        last,
-        is_partial,
-    } = seen(&url, &prefix, thing).await?;
-    let when = |at: &str| Timestamp(at.parse().unwrap_or(0)).rfc3339();
-    let listed = sessions.iter().map(|(session, row)| {
+    let api::Page { offset, limit } = page.message();
+    let request = api::CountOnlineRequest {
+        by_channel,
+        offset,
+        limit,
+    };
+    let counted = client.count_online(request).await?;
+    let instances = by_instance(counted.instances);
+    let channels = counted.channels.iter().map(
+        |it| json!({ "channel_id": it.channel_id, "things": it.things, "sessions": it.sessions }),
+    );
+    let mut value = json!({
+        "at": counted.at,
+        "sessions": counted.sessions,
+        "things": counted.things,
+        "instances": instances,
+    });
+    if by_channel {
+        value["channels"] = channels.collect();
+        value["channels_total"] = counted.channels_total.into();
+    }
+    if output.json {
+        return Ok(output.line(&value.to_string())?);
+    }
+    if by_channel {
+        let rows: Vec<_> = counted
+            .channels
+            .iter()
+            .map(|it| {
+                [
+                    it.channel_id.clone(),
+                    it.things.to_string(),
+                    it.sessions.to_string(),
+                ]
+            })
+            .collect();
+        output.table(&value, ["CHANNEL", "THINGS", "SESSIONS"], &rows)?;
+    }
+    for (instance, count) in &instances {
+        let instance = instance.escape_debug();
+        output.line(&format!("{count} on {instance}"))?;
+    }
+    let (things, sessions) = (counted.things, counted.sessions);
+    Ok(output.line(&format!("{sessions} online, of {things} things"))?)
+}
+
+async fn last_seen(client: &Client, thing: ThingId) -> anyhow::Result<LastSeen> {
+    let seen = client.last_seen(thing.to_string()).await?;
+    let left = seen.last_left.map(|left| Left {
+        id: left.id,
+        at: Timestamp(left.occurred_at),
+        instance: left.instance,
+    });
+    Ok(LastSeen {
+        sessions: seen.sessions.into_iter().map(attendee).collect(),
+        left,
+    })
+}
+
+fn show_seen(thing: ThingId, seen: &LastSeen, output: Output) -> anyhow::Result<()> {
+    let LastSeen { sessions, left } = seen;
+    let listed = sessions.iter().map(|it| {
         json!({
-            "session_id": session,
-            "instance": row.instance,
-            "client_id": row.client_id,
-            "peer": row.peer,
-            "since": when(&row.since),
+            "session_id": it.session_id,
+            "instance": it.instance,
+            "client_id": it.client_id,
+            "peer": it.peer,
+            "since": it.since.rfc3339(),
         })
     });
-    let fields = last.iter().flat_map(|entry| &entry.fields);
-    let fields: BTreeMap<&str, &str> = fields.map(|(name, value)| (&**name, &**value)).collect();
-    let value = |name: &str| fields.get(name).copied().unwrap_or_default();
-    let at = when(value("occurred_at"));
+    let last_left = left.as_ref().map(|left| {
+        json!({
+            "at": left.at.rfc3339(),
+            "occurred_at": left.at.to_string(),
+            "instance": left.instance,
+            "id": left.id,
+        })
+    });
     let report = json!({
-        "thing_id": thing,
+        "thing_id": thing.to_string(),
         "online": sessions.len(),
         "sessions": listed.collect::<Vec<_>>(),
-        "last_seen": last.as_ref().map(|_| &at),
-        "last_event": last.as_ref().map(|_| &fields),
-        "partial": is_partial,
+        "last_left": last_left,
     });
     let mut lines: Vec<String> = sessions
         .iter()
-        .map(|(session, row)| {
-            let (since, instance) = (when(&row.since), &row.instance);
-            format!("online since {since} on {instance}, session {session}")
+        .map(|it| {
+            let (since, instance) = (it.since.rfc3339(), &it.instance);
+            format!(
+                "online since {since} on {instance}, session {}",
+                it.session_id
+            )
         })
         .collect();
-    lines.push(match (&last, is_partial) {
-        (Some(_), _) => {
-            let (kind, instance) = (value("event_type"), value("instance"));
-            format!("last {kind} at {at} on {instance}")
+    match left {
+        Some(Left { at, instance, .. }) => {
+            lines.push(format!("last left at {} from {instance}", at.rfc3339()));
         }
-        (None, true) => "not in what is left of the stream".to_owned(),
-        (None, false) => "never seen".to_owned(),
-    });
+        None if sessions.is_empty() => lines.push("not seen that is remembered".to_owned()),
+        None => {}
+    }
     // Others may write there what no terminal should see.
     let lines = lines.iter().map(|line| line.escape_debug().to_string());
-    output.say(&report, &lines.collect::<Vec<_>>().join("\n"))?;
-    Ok(())
+    Ok(output.say(&report, &lines.collect::<Vec<_>>().join("\n"))?)
 }
 
 #[derive(Args)]

@@ -1,20 +1,14 @@
 //! `rollcall presence --watch`: who is online, then who comes and goes, without gap or duplicate.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use rollcall_domain::attendance::{Attendee, Happened, News, Register, Watching};
 use rollcall_domain::identity::Timestamp;
-use rollcall_grpc::api::read_events_request::Since;
+use rollcall_grpc::api::{self, read_events_request::Since};
 use rollcall_grpc::client::Client;
-use rollcall_redis::Url;
-use rollcall_redis::roll;
-use rollcall_redis::stream::Reader;
 use serde_json::json;
 
 use super::output::Output;
-
-/// After a Redis that is followed has gone away.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many are online, by instance.
 pub(super) struct Watch {
@@ -45,28 +39,58 @@ impl Watch {
         Ok(())
     }
 
-    /// Follows a stream from behind the entry `last` on.
-    pub(super) async fn follow_redis(
+    /// Follows all instances by what a server says.
+    pub(super) async fn follow_all(
         mut self,
-        url: &Url,
-        prefix: &str,
-        last: String,
+        mut told: rollcall_grpc::client::Watch,
+        page: &api::Page,
     ) -> anyhow::Result<()> {
-        let mut reader = Reader::after(url, format!("{prefix}.mqtt"), last)?;
-        loop {
-            let entries = match reader.follow().await {
-                Ok(entries) => entries,
-                Err(error) => {
-                    eprintln!("rollcall: {error}; trying again");
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    continue;
+        let mut register = Register::default();
+        while let Some(news) = told.next().await? {
+            match news {
+                api::watch_response::News::Roll(part) => {
+                    let more = part.more;
+                    add_part(&mut register, part);
+                    if !more {
+                        let whole = std::mem::take(&mut register);
+                        self.begin(&whole, page)?;
+                    }
                 }
-            };
-            for entry in entries {
-                let fields = entry.fields.iter();
-                self.change(&entry.id, fields.map(|(name, value)| (&**name, &**value)))?;
+                api::watch_response::News::Changes(changes) => {
+                    for api::Change { id, fields } in changes.events {
+                        let fields = fields.iter();
+                        let fields = fields.map(|it| (it.name.as_str(), it.value.as_str()));
+                        self.change(&id, fields)?;
+                    }
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Follows all instances by the stream itself.
+    pub(super) async fn follow_redis(
+        mut self,
+        mut watching: Watching,
+        page: &api::Page,
+    ) -> anyhow::Result<()> {
+        loop {
+            match watching.next().await {
+                News::Register(register) => self.begin(&register, page)?,
+                News::Events(events) => {
+                    for Happened { id, fields } in events {
+                        let fields = fields.iter().map(|(name, value)| (&**name, &**value));
+                        self.change(&id, fields)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows who is online, and counts on from there.
+    fn begin(&mut self, register: &Register, page: &api::Page) -> std::io::Result<()> {
+        self.online.clone_from(&register.instances);
+        show(register, page, self.output)
     }
 
     fn change<'a>(
@@ -100,55 +124,78 @@ impl Watch {
     }
 }
 
-/// Shows who is online by the roll in Redis; at most `limit` of them, but counts all.
-pub(super) fn show(
-    view: &roll::View,
-    offset: u64,
-    limit: u64,
-    output: Output,
-) -> std::io::Result<BTreeMap<String, u64>> {
-    let counts = view.parts.iter();
-    let counts = counts.map(|part| (part.instance.clone(), part.rows.len() as u64));
-    let counts: BTreeMap<String, u64> = counts.collect();
-    let total: u64 = counts.values().sum();
-    let mut all: Vec<_> = view.parts.iter().flat_map(|part| &part.rows).collect();
-    all.sort_unstable_by(|(a, one), (b, other)| (&one.since, a).cmp(&(&other.since, b)));
-    let page = all
-        .into_iter()
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX));
-    let page: Vec<_> = page
-        .take(usize::try_from(limit).unwrap_or(usize::MAX))
+fn add_part(register: &mut Register, part: api::RollPart) {
+    register.at = part.at;
+    register
+        .sessions
+        .extend(part.sessions.into_iter().map(attendee));
+    let counts = part.instances.into_iter();
+    register
+        .instances
+        .extend(counts.map(|it| (it.instance, it.sessions)));
+}
+
+/// A session as gRPC tells of it.
+pub(super) fn attendee(it: api::Attendee) -> Attendee {
+    Attendee {
+        session_id: it.session_id,
+        thing_id: it.thing_id,
+        instance: it.instance,
+        client_id: it.client_id,
+        protocol: it.protocol,
+        peer: it.peer,
+        since: Timestamp(it.since),
+    }
+}
+
+/// Shows some of those who are online, but counts all.
+pub(super) fn show(register: &Register, page: &api::Page, output: Output) -> std::io::Result<()> {
+    let number = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+    let listed = register.sessions.iter();
+    let listed: Vec<_> = listed
+        .skip(number(page.offset))
+        .take(number(page.limit))
         .collect();
-    let since = |row: &roll::Row| Timestamp(row.since.parse().unwrap_or(0)).rfc3339();
-    let sessions = page.iter().map(|(session, row)| {
+    let total = register.sessions.len();
+    show_page(register, &listed, total as u64, output)
+}
+
+/// Shows one page of those who are online.
+pub(super) fn show_page(
+    register: &Register,
+    page: &[&Attendee],
+    total: u64,
+    output: Output,
+) -> std::io::Result<()> {
+    let sessions = page.iter().map(|it| {
         json!({
-            "session_id": session,
-            "thing_id": row.thing_id,
-            "client_id": row.client_id,
-            "protocol": row.protocol,
-            "peer": row.peer,
-            "since": since(row),
-            "occurred_at": row.since,
-            "instance": row.instance,
+            "session_id": it.session_id,
+            "thing_id": it.thing_id,
+            "client_id": it.client_id,
+            "protocol": it.protocol,
+            "peer": it.peer,
+            "since": it.since.rfc3339(),
+            "occurred_at": it.since.to_string(),
+            "instance": it.instance,
         })
     });
     let value = json!({
-        "at": view.last,
+        "at": register.at,
         "total": total,
-        "instances": counts,
+        "instances": register.instances,
         "sessions": sessions.collect::<Vec<_>>(),
     });
     let rows: Vec<_> = page
         .iter()
-        .map(|(session, row)| {
+        .map(|it| {
             let cells = [
-                session.clone(),
-                row.thing_id.clone(),
-                row.client_id.clone(),
-                since(row),
-                row.instance.clone(),
-                row.protocol.clone(),
-                row.peer.clone(),
+                it.session_id.clone(),
+                it.thing_id.clone(),
+                it.client_id.clone(),
+                it.since.rfc3339(),
+                it.instance.clone(),
+                it.protocol.clone(),
+                it.peer.clone(),
             ];
             // A client chooses its id: it may not write on the terminal.
             cells.map(|cell| cell.escape_debug().to_string())
@@ -159,10 +206,11 @@ pub(super) fn show(
     ];
     output.table(&value, headings, &rows)?;
     if !output.json {
-        for (instance, count) in &counts {
+        for (instance, count) in &register.instances {
+            let instance = instance.escape_debug();
             output.line(&format!("{count} on {instance}"))?;
         }
         output.line(&format!("{total} online"))?;
     }
-    Ok(counts)
+    Ok(())
 }

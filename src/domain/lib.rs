@@ -4,6 +4,7 @@
 //! this crate and the world, and `src/server.rs` joins them.
 
 pub mod access;
+pub mod attendance;
 pub mod audit;
 pub mod bootstrap;
 pub mod caller;

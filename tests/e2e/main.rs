@@ -2,6 +2,7 @@
 
 mod accounts;
 mod aliases;
+mod attendance;
 mod authority;
 mod bootstrap;
 mod checker;

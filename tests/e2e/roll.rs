@@ -368,30 +368,66 @@ fn it_is_told_where_a_thing_is_and_when_it_was_seen_last() {
         (redis.len(STREAM) >= world.events().len()).then_some(())
     });
     let report = seen(&things[0]);
-    assert_eq!(
-        (&report["online"], &report["partial"]),
-        (&1.into(), &false.into())
-    );
+    assert_eq!(report["online"], 1);
     assert_eq!(report["sessions"][0]["client_id"], "a");
+    let last_left = |thing: &Thing| {
+        let events = redis.stream(STREAM);
+        let of_it = |it: &&Event| it["thing_id"] == thing.id && it["event_type"] == "disconnect";
+        let last = events.iter().rfind(of_it).expect("an event");
+        last["occurred_at"].clone()
+    };
+    assert_eq!(report["last_left"]["occurred_at"], last_left(&things[0]));
 
-    let stream = redis.stream(STREAM);
-    let mut of_door = stream
-        .iter()
-        .rev()
-        .filter(|it| it["thing_id"] == things[1].id);
-    let last = serde_json::to_value(of_door.next().expect("an event")).expect("JSON");
-    let report = seen(&things[1]);
-    assert_eq!(
-        (&report["online"], &report["last_event"]),
-        (&0.into(), &last)
-    );
-    assert_eq!(report["last_event"]["event_type"], "disconnect");
-
-    assert_eq!(seen(&things[2])["last_seen"], Value::Null);
+    let (at, report) = (last_left(&things[1]), seen(&things[1]));
+    assert_eq!(report["online"], 0);
+    assert_eq!(report["last_left"]["occurred_at"], at);
+    assert_eq!(report["last_left"]["instance"], INSTANCE);
+    assert_eq!(seen(&things[2])["last_left"], Value::Null);
     let told = |thing: &Thing| world.tell(&["presence", "seen", &thing.id, "--redis", &url]);
     assert!(told(&things[0]).contains("online since"));
-    assert!(told(&things[1]).starts_with("last disconnect at "));
-    assert_eq!(told(&things[2]), "never seen\n");
-    redis.command::<u64>(&["XTRIM", STREAM, "MAXLEN", "5"]);
-    assert_eq!(told(&things[2]), "not in what is left of the stream\n");
+    assert!(told(&things[1]).starts_with("last left at "));
+    assert_eq!(told(&things[2]), "not seen that is remembered\n");
+
+    // However long ago, whatever has become of the stream, and of what is noted beside it.
+    redis.command::<u64>(&["DEL", STREAM]);
+    assert_eq!(seen(&things[1])["last_left"]["occurred_at"], at);
+    world.client(Hello::of(&things[1], "b")).disconnect();
+    wait_for("the relay", || (redis.len(STREAM) == 2).then_some(()));
+    redis.command::<u64>(&["DEL", "{mainflux.mqtt}.left"]);
+    assert_eq!(seen(&things[1])["last_left"], Value::Null);
+    world.tell(&["presence", "rebuild", "--redis", &url]);
+    assert_eq!(
+        seen(&things[1])["last_left"]["occurred_at"],
+        last_left(&things[1])
+    );
+}
+
+#[test]
+fn only_so_many_that_left_are_remembered_the_latest_of_them() {
+    let redis = RedisServer::with(&["--appendonly", "no"]);
+    let world = world(&redis);
+    let thing = world.thing("lamp");
+    let leave = || {
+        let events = redis.len(STREAM);
+        world.client(Hello::of(&thing, "c")).disconnect();
+        wait_for("the relay", || {
+            (redis.len(STREAM) == events + 2).then_some(())
+        });
+    };
+    let len = |key: &str| redis.command::<u64>(&["HLEN", key]);
+    let (now, before) = ("{mainflux.mqtt}.left", "{mainflux.mqtt}.left:before");
+    leave();
+    let fill = "for n = 1, 499999 do redis.call('HSET', KEYS[1], n, '1-1 1 x') end";
+    redis.command::<Option<u64>>(&["EVAL", fill, "1", now]);
+    assert_eq!((len(now), len(before)), (500_000, 0));
+    leave();
+    assert_eq!((len(now), len(before)), (1, 500_000));
+    redis.command::<Option<u64>>(&["EVAL", fill, "1", now]);
+    leave();
+    assert_eq!((len(now), len(before)), (1, 500_000));
+    // What is of another kind there stops nothing.
+    redis.command::<u64>(&["DEL", now]);
+    redis.command::<String>(&["SET", now, "?"]);
+    leave();
+    assert_eq!(len(now), 1);
 }

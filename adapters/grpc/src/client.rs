@@ -105,18 +105,57 @@ impl Client {
     /// # Errors
     /// As all calls: [`ClientError::Refused`] with what the server says, or it cannot be reached.
     pub async fn online(&self, page: api::Page) -> Result<api::ListOnlineResponse, ClientError> {
-        let mut client =
-            PresenceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let reply = client.list_online(page).await;
+        let reply = self.presence().list_online(page).await;
         Ok(reply.map_err(|status| self.failed(status))?.into_inner())
     }
 
     /// # Errors
     /// As of [`Client::online`].
+    pub async fn sessions(
+        &self,
+        request: api::ListSessionsRequest,
+    ) -> Result<api::ListSessionsResponse, ClientError> {
+        let reply = self.presence().list_sessions(request).await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::online`].
+    pub async fn count_online(
+        &self,
+        request: api::CountOnlineRequest,
+    ) -> Result<api::CountOnlineResponse, ClientError> {
+        let reply = self.presence().count_online(request).await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::online`].
+    pub async fn last_seen(&self, thing_id: String) -> Result<api::LastSeenResponse, ClientError> {
+        let request = api::LastSeenRequest { thing_id };
+        let reply = self.presence().last_seen(request).await;
+        Ok(reply.map_err(|status| self.failed(status))?.into_inner())
+    }
+
+    /// # Errors
+    /// As of [`Client::online`].
+    pub async fn watch(&self) -> Result<Watch, ClientError> {
+        let reply = self.presence().watch(api::WatchRequest::default()).await;
+        let messages = reply.map_err(|status| self.failed(status))?.into_inner();
+        Ok(Watch {
+            client: self.clone(),
+            messages,
+        })
+    }
+
+    fn presence(&self) -> PresenceClient<InterceptedService<Channel, Bearer>> {
+        PresenceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// # Errors
+    /// As of [`Client::online`].
     pub async fn kick(&self, request: api::KickRequest) -> Result<api::KickResponse, ClientError> {
-        let reply = PresenceClient::new(self.channel.clone())
-            .kick(request)
-            .await;
+        let reply = self.presence().kick(request).await;
         Ok(reply.map_err(|status| self.failed(status))?.into_inner())
     }
 
@@ -181,5 +220,23 @@ impl Events {
         let message = self.messages.message().await;
         let message = message.map_err(|status| self.client.failed(status))?;
         Ok(message.map(|message| message.events))
+    }
+}
+
+/// The roll and what happens after it, as it comes.
+pub struct Watch {
+    client: Client,
+    messages: Streaming<api::WatchResponse>,
+}
+
+impl Watch {
+    /// The next news; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn next(&mut self) -> Result<Option<api::watch_response::News>, ClientError> {
+        let message = self.messages.message().await;
+        let message = message.map_err(|status| self.client.failed(status))?;
+        Ok(message.and_then(|message| message.news))
     }
 }

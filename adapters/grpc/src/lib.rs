@@ -11,6 +11,7 @@ mod events;
 mod groups;
 pub mod identities;
 pub mod inventory;
+mod presence;
 mod status;
 mod things;
 mod user_auth;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use rollcall_domain::attendance::Overview;
 use rollcall_domain::bootstrap::Bootstrap;
 use rollcall_domain::caller::Identities;
 use rollcall_domain::groups::Groups;
@@ -136,6 +138,8 @@ pub struct Services {
     pub things: Option<Arc<Things>>,
     pub bootstrap: Option<Arc<Bootstrap>>,
     pub front: Option<Front>,
+    /// Who is online on all instances, as far as this process can know.
+    pub overview: Option<Overview>,
     pub logs: Vec<Arc<dyn EventLog>>,
 }
 
@@ -218,12 +222,15 @@ pub async fn serve(
         served.add(bootstrap.max_decoding_message_size(most)).await;
     }
     if let Some(front) = &services.front {
-        let presence = api::presence_server::PresenceServer::new(admin::Presence::new(front));
-        let presence = presence.max_decoding_message_size(most);
-        served.add(ForAdmins::new(presence, admins.clone())).await;
         let server = api::server_server::ServerServer::new(admin::Server::new(front));
         let server = server.max_decoding_message_size(most);
         served.add(ForAdmins::new(server, admins.clone())).await;
+    }
+    if let Some(overview) = services.overview {
+        let presence = presence::Presence::new(services.front, overview, stop.clone());
+        let presence = api::presence_server::PresenceServer::new(presence);
+        let presence = presence.max_decoding_message_size(most);
+        served.add(ForAdmins::new(presence, admins.clone())).await;
     }
     let events = events::Service::new(services.logs, stop.clone());
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);

@@ -4,6 +4,7 @@ mod bootstrap;
 mod connections;
 mod openapi;
 mod pages;
+mod presence;
 mod problem;
 mod query;
 mod reply;
@@ -14,6 +15,7 @@ mod users;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header;
 use axum::middleware::{self, Next};
@@ -28,6 +30,7 @@ use tokio::sync::watch;
 pub use bootstrap::Service as Bootstrap;
 pub use openapi::About;
 pub use pages::{Front, Pages, Readiness};
+pub use presence::Presence;
 pub use things::Service as Things;
 pub use users::Service as Users;
 
@@ -216,6 +219,7 @@ pub async fn serve(
         .fallback(async || problem::Problem::not_found("no such page"))
         .method_not_allowed_fallback(async || problem::Problem::method())
         .layer(DefaultBodyLimit::max(max_body))
+        .layer(Extension(presence::Stopping(stop.clone())))
         .layer(in_time);
     connections::serve(config, listener, router, stop).await;
 }

@@ -13,6 +13,7 @@ use rollcall_domain::presence::{Kick, KickReason, Kicked, Online, Roll, Sessions
 use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
+use crate::presence::{self, Presence};
 use crate::problem::Problem;
 use crate::request::{Admin, HasIdentities, parse};
 
@@ -29,6 +30,8 @@ pub struct Pages {
     pub readiness: Readiness,
     /// The front, if this process has one.
     pub front: Option<Front>,
+    /// Who is online on all instances, as far as this process can know.
+    pub presence: Option<Presence>,
 }
 
 /// Who is here, and what can be done about it.
@@ -50,18 +53,20 @@ impl HasIdentities for Front {
 pub(crate) fn router(pages: Pages) -> Router {
     let front = pages.front.clone().map(|front| {
         Router::new()
-            .route("/presence", get(presence))
+            .route("/presence", get(online))
             .route("/reload", post(reload))
             .route("/sessions/{id}", delete(kick_session))
             .route("/things/{id}/sessions", delete(kick_thing))
             .with_state(front)
     });
+    let attendance = pages.presence.clone().map(presence::router);
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(pages)
         .merge(front.unwrap_or_default())
+        .merge(attendance.unwrap_or_default())
 }
 
 async fn ready(Shared(state): Shared<Pages>) -> Response {
@@ -96,7 +101,7 @@ const fn default_limit() -> usize {
 }
 
 #[derive(Serialize)]
-struct Presence<'a> {
+struct Listing<'a> {
     instance: &'a str,
     total: usize,
     sessions: Vec<Session>,
@@ -129,7 +134,7 @@ impl From<&Online> for Session {
     }
 }
 
-async fn presence(
+async fn online(
     Shared(state): Shared<Front>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
@@ -147,7 +152,7 @@ async fn presence(
         .map(Session::from)
         .collect();
     let instance = state.roll.instance();
-    Json(Presence {
+    Json(Listing {
         instance,
         total: online.len(),
         sessions,

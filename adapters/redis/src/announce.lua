@@ -1,4 +1,5 @@
 -- Appends a batch of one instance to the stream of presence, once, and keeps its part of the roll in step.
+-- What is in front of it is left.lua.
 --
 -- KEYS  stream, table of producers, roll, part of the roll, record of the instance (all in one slot)
 -- ARGV  instance, its epoch, producer, position that the sender believes to be here, most entries of the stream
@@ -27,7 +28,7 @@ local appended = 0
 local id, at
 local i = 6
 while i < #ARGV do
-  local last = i + 4 + ARGV[i + 4]
+  local first, last = i + 5, i + 4 + ARGV[i + 4]
   if tonumber(ARGV[i]) > tonumber(known) then
     local announced = true
     if ARGV[i + 2] ~= '' then
@@ -38,11 +39,15 @@ while i < #ARGV do
     end
     if announced then
       if ARGV[5] == '0' then
-        id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 5, last))
+        id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, last))
       else
-        id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, i + 5, last))
+        id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, first, last))
       end
       at = ARGV[i + 3]
+      if ARGV[i + 2] == '' then
+        -- Fields begin with the thing.
+        note_left(ARGV[first + 1], id, at, ARGV[1])
+      end
       appended = appended + 1
     end
     known = ARGV[i]
@@ -51,10 +56,11 @@ while i < #ARGV do
 end
 redis.call('HSET', KEYS[2], ARGV[3], known)
 if id then
-  redis.call('HSET', KEYS[3], ARGV[1], id)
   redis.call('HSET', KEYS[5], 'at', at)
   if whole then
+    redis.call('HSET', KEYS[3], ARGV[1], id)
     redis.call('HSET', KEYS[5], 'sessions', redis.call('HLEN', KEYS[4]))
   end
 end
+store_left()
 return {known, '', whole and 1 or 0, appended}

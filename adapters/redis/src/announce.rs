@@ -21,7 +21,10 @@ use crate::relay::{Carried, Passage, Trouble};
 use crate::roll::{Keys, Row};
 use crate::script::{Script, Target};
 
-static APPEND: Script = Script::new(include_str!("announce.lua"));
+static APPEND: Script = Script::new(concat!(
+    include_str!("left.lua"),
+    include_str!("announce.lua")
+));
 static REBUILD: Script = Script::new(include_str!("rebuild.lua"));
 static ADOPT: Script = Script::new(include_str!("adopt.lua"));
 static RESTORE: Script = Script::new(include_str!("restore.lua"));
@@ -214,7 +217,7 @@ impl Presences {
         Ok(())
     }
 
-    /// Whether the part has all that was announced and not taken back.
+    /// Whether the part is on the roll, and has all that was announced and not taken back.
     async fn is_whole(
         &self,
         redis: &mut MultiplexedConnection,
@@ -224,9 +227,14 @@ impl Presences {
         pipeline.cmd("HLEN").arg(self.keys.part(&self.instance));
         pipeline.cmd("HGET").arg(self.keys.record(&self.instance));
         pipeline.arg("sessions");
-        let (sessions, expected): (u64, Option<String>) = pipeline.query_async(redis).await?;
+        pipeline
+            .cmd("HGET")
+            .arg(self.keys.roll())
+            .arg(&self.instance);
+        type Found = (u64, Option<String>, Option<String>);
+        let (sessions, expected, valid): Found = pipeline.query_async(redis).await?;
         Ok(match expected {
-            Some(expected) => expected == sessions.to_string(),
+            Some(expected) => expected == sessions.to_string() && valid.is_some(),
             None => position == 0,
         })
     }

@@ -1,4 +1,5 @@
 -- Closes sessions of an instance that is gone. The first step ends its epoch, so from then on it appends nothing.
+-- What is in front of it is left.lua.
 --
 -- KEYS  stream, roll, part of the roll, record of the instance, lease
 -- ARGV  instance, epoch and time of the last event as the sender knows them, the epoch from here on, most
@@ -23,20 +24,23 @@ end
 local closed = 0
 local i = 7
 while i < #ARGV do
-  local last = i + 2 + ARGV[i + 2]
+  local first, last = i + 3, i + 2 + ARGV[i + 2]
   if redis.call('HDEL', KEYS[3], ARGV[i]) == 1 then
     local id
     if ARGV[5] == '0' then
-      id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 3, last))
+      id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, last))
     else
-      id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, i + 3, last))
+      id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, first, last))
     end
     redis.call('HSET', KEYS[2], ARGV[1], id)
     redis.call('HSET', KEYS[4], 'at', ARGV[i + 1])
+    -- Fields begin with the thing.
+    note_left(ARGV[first + 1], id, ARGV[i + 1], ARGV[1])
     closed = closed + 1
   end
   i = last + 1
 end
+store_left()
 local sessions = redis.call('HLEN', KEYS[3])
 redis.call('HSET', KEYS[4], 'sessions', sessions)
 if sessions == 0 then

@@ -29,7 +29,7 @@ use crate::{Config as Redis, jittered};
 
 static ACQUIRE: Script = Script::new(include_str!("acquire.lua"));
 static RENEW: Script = Script::new(include_str!("renew.lua"));
-static CLOSE: Script = Script::new(include_str!("close.lua"));
+static CLOSE: Script = Script::new(concat!(include_str!("left.lua"), include_str!("close.lua")));
 
 /// How often an instance looks after the others; one of all does so at a time.
 const SWEEP: Duration = Duration::from_millis(500);

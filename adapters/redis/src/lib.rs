@@ -4,6 +4,7 @@
 mod account;
 mod address;
 mod announce;
+pub mod attendance;
 mod connect;
 pub mod consume;
 pub mod follow;
@@ -13,7 +14,7 @@ pub mod repair;
 mod replicas;
 pub mod roll;
 mod script;
-pub mod seen;
+mod seen;
 pub mod stream;
 
 use std::time::Duration;

@@ -8,7 +8,8 @@ end
 local step = ARGV[3]
 if step == 'begin' then
   redis.call('UNLINK', KEYS[3])
-  redis.call('HDEL', KEYS[2], ARGV[1])
+  -- Whoever reads it waits; whoever finds this instance gone closes what is there.
+  redis.call('HSET', KEYS[2], ARGV[1], '')
   redis.call('HSET', KEYS[4], 'sessions', '')
 elseif step == 'add' then
   redis.call('HSET', KEYS[3], unpack(ARGV, 4))

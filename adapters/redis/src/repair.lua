@@ -13,6 +13,9 @@ if step == 'begin' then
     return 'raced'
   end
   redis.call('UNLINK', KEYS[2])
+  if redis.call('HGET', KEYS[1], ARGV[1]) then
+    redis.call('HSET', KEYS[1], ARGV[1], '')
+  end
 elseif step == 'add' then
   redis.call('HSET', KEYS[2], unpack(ARGV, 3))
 else

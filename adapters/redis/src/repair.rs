@@ -5,17 +5,24 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use redis::Cmd;
 use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError};
+use rollcall_domain::attendance::Left;
 use rollcall_domain::event::Fields;
+use rollcall_domain::identity::Timestamp;
 
-use crate::Url;
 use crate::connect::Client;
-use crate::roll::{Keys, Row, View, ViewError, view};
+use crate::roll::{Keys, Row, TIMEOUT, View, ViewError, view};
 use crate::script::Script;
 use crate::stream::{Reader, place};
+use crate::{Url, seen};
 
 static REPAIR: Script = Script::new(include_str!("repair.lua"));
+static CLEAR: Script = Script::new(include_str!("clear.lua"));
+static RECALL: Script = Script::new(concat!(
+    include_str!("left.lua"),
+    include_str!("recall.lua")
+));
 
 /// Sessions of one script call.
 const STEP: usize = 256;
@@ -42,6 +49,8 @@ struct Sum {
     first_at: u64,
     /// Of each instance the last event: its time and its entry.
     last: BTreeMap<String, (String, String)>,
+    /// Of each thing the last disconnect.
+    left: HashMap<String, Left>,
 }
 
 impl Sum {
@@ -75,6 +84,12 @@ impl Sum {
             self.sessions.insert(session, row);
             return;
         }
+        let left = Left {
+            id: id.to_owned(),
+            at: Timestamp(at.parse().unwrap_or(0)),
+            instance,
+        };
+        self.left.insert(thing, left);
         let unnamed = self.unnamed.get_mut(&key);
         let session = value("session_id").or_else(|| unnamed.and_then(Vec::pop));
         if let Some(session) = session
@@ -109,6 +124,13 @@ impl Sum {
 pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
     let failed = |error| ViewError::Redis(url.clone(), error);
     let keys = Keys::new(prefix);
+    let client = Client::open(url)?;
+    let connection = client.connect(&keys.stream, TIMEOUT, Some(TIMEOUT)).await;
+    let mut redis = connection.map_err(failed)?;
+    for script in [&CLEAR, &REPAIR, &RECALL] {
+        script.load(&mut redis).await.map_err(failed)?;
+    }
+    clear(&mut redis, &keys).await.map_err(failed)?;
     let view = view(url, prefix).await?;
     let mut sum = Sum::default();
     let mut reader = Reader::new(url, keys.stream.clone(), 0)?;
@@ -125,11 +147,9 @@ pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
             sum.add(&entry.id, &entry.fields);
         }
     }
-    let client = Client::open(url)?;
-    let timeout = crate::roll::TIMEOUT;
-    let connection = client.connect(&keys.stream, timeout, Some(timeout)).await;
-    let mut redis = connection.map_err(failed)?;
-    REPAIR.load(&mut redis).await.map_err(failed)?;
+    recall(&mut redis, &keys, std::mem::take(&mut sum.left))
+        .await
+        .map_err(failed)?;
     let mut repaired = Repaired::default();
     let mut instances: Vec<String> = sum.last.keys().cloned().collect();
     instances.extend(view.parts.iter().map(|part| part.instance.clone()));
@@ -150,6 +170,44 @@ pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
     Ok(repaired)
 }
 
+/// Takes away what is of the wrong kind.
+async fn clear(redis: &mut MultiplexedConnection, keys: &Keys) -> Result<(), RedisError> {
+    let clear = |names: Vec<String>| {
+        let mut call = CLEAR.call();
+        call.arg(names.len()).arg(names);
+        call
+    };
+    clear(vec![keys.roll()]).exec_async(redis).await?;
+    let instances: Vec<String> = Cmd::hkeys(keys.roll()).query_async(redis).await?;
+    for instance in instances {
+        let names = vec![keys.part(&instance), keys.record(&instance)];
+        clear(names).exec_async(redis).await?;
+    }
+    Ok(())
+}
+
+/// Notes when things left last, the latest first, as far as there is room.
+async fn recall(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    left: HashMap<String, Left>,
+) -> Result<(), RedisError> {
+    let mut left: Vec<_> = left.into_iter().collect();
+    left.sort_unstable_by_key(|(_, left)| std::cmp::Reverse(place(&left.id)));
+    for step in left.chunks(STEP) {
+        let mut call = RECALL.call();
+        call.arg(1).arg(&keys.stream);
+        for (thing, left) in step {
+            call.arg(thing).arg(seen::text(left));
+        }
+        let has_room: bool = call.query_async(redis).await?;
+        if !has_room {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the part of one instance anew, or has it do so.
 async fn step(
     redis: &mut MultiplexedConnection,
@@ -158,7 +216,7 @@ async fn step(
     part: &[(String, Row)],
     (at, id): &(String, String),
     is_listed: bool,
-) -> Result<String, redis::RedisError> {
+) -> Result<String, RedisError> {
     let record = keys.record(instance);
     let call = |step: &str| {
         let mut call = REPAIR.call();
@@ -167,9 +225,13 @@ async fn step(
         call.arg(instance).arg(step);
         call
     };
+    let mut clear = CLEAR.call();
+    clear.arg(2).arg(keys.part(instance)).arg(&record);
+    clear.exec_async(redis).await?;
+    let alive: bool = Cmd::exists(keys.lease(instance)).query_async(redis).await?;
     let known: Option<String> = Cmd::hget(&record, "at").query_async(redis).await?;
     let known = known.unwrap_or_default();
-    if !known.is_empty() && known > *at && !at.is_empty() {
+    if !alive && !known.is_empty() && known > *at && !at.is_empty() {
         // Its last event came after the stream was read.
         return Ok("raced".to_owned());
     }

@@ -10,6 +10,7 @@ use rollcall_domain::event::Fields;
 use rollcall_domain::identity::Timestamp;
 use rollcall_domain::presence::{Farewell, Session};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::connect::Client;
@@ -17,6 +18,9 @@ use crate::{BadUrl, Url};
 
 /// A large roll takes Redis some time.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a part may be made anew before it is shown as it is, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The names of what is kept of the roll beside the stream, all in one slot with it.
 #[derive(Clone)]
@@ -59,6 +63,16 @@ impl Keys {
     /// Whose turn it is to look after the others.
     pub(crate) fn sweep(&self) -> String {
         format!("{{{}}}.sweep", self.stream)
+    }
+
+    /// When things left last: see `left.lua`.
+    pub(crate) fn left(&self) -> String {
+        format!("{{{}}}.left", self.stream)
+    }
+
+    /// The same of those that left earlier.
+    pub(crate) fn left_before(&self) -> String {
+        format!("{{{}}}.left:before", self.stream)
     }
 
     /// What else is known of an instance: its producer and epoch, how many sessions the part has, when the last event was.
@@ -139,7 +153,7 @@ pub struct View {
 #[derive(Debug)]
 pub struct Part {
     pub instance: String,
-    /// The entry at which it is valid; empty while it is made anew.
+    /// The entry at which it is valid; empty if whoever was to make it anew did not come to an end.
     pub id: String,
     /// By session.
     pub rows: Vec<(String, Row)>,
@@ -167,19 +181,23 @@ pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
     let mut redis = connection.map_err(failed)?;
     let mut info = redis::cmd("XINFO");
     info.arg("STREAM").arg(&keys.stream);
-    let info: HashMap<String, Value> = match info.query_async(&mut redis).await {
-        Err(error) if error.to_string().contains("no such key") => {
-            return Err(ViewError::NoStream(keys.stream));
-        }
-        info => info.map_err(failed)?,
+    let info: Option<HashMap<String, Value>> = match info.query_async(&mut redis).await {
+        Err(error) if error.to_string().contains("no such key") => None,
+        info => Some(info.map_err(failed)?),
     };
     // Redis before 7 does not tell how many there were.
-    let is_partial = info.get("entries-added") != info.get("length");
+    let is_partial = info
+        .as_ref()
+        .is_none_or(|info| info.get("entries-added") != info.get("length"));
+    let patience = Instant::now() + PATIENCE;
     loop {
         let names: Vec<String> = Cmd::hkeys(keys.roll())
             .query_async(&mut redis)
             .await
             .map_err(failed)?;
+        if info.is_none() && names.is_empty() {
+            return Err(ViewError::NoStream(keys.stream));
+        }
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         let last = pipeline.cmd("XREVRANGE").arg(&keys.stream);
@@ -199,6 +217,11 @@ pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
         let ids: HashMap<String, String> = redis::from_redis_value(next()).map_err(parsed)?;
         if ids.len() != names.len() || !names.iter().all(|name| ids.contains_key(name)) {
             // Someone came or went in between.
+            continue;
+        }
+        if ids.values().any(String::is_empty) && Instant::now() < patience {
+            // A part is being made anew.
+            tokio::time::sleep(PAUSE).await;
             continue;
         }
         let mut parts = Vec::with_capacity(names.len());

@@ -1,61 +1,110 @@
-//! When a thing was seen last: its sessions on the roll, and the last of its events.
+//! When a thing was seen last: its sessions on the roll, and when it left last.
 
-use redis::Cmd;
-use rollcall_domain::event::Fields;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError};
+use rollcall_domain::attendance::Left;
+use rollcall_domain::identity::Timestamp;
 
+use crate::Url;
 use crate::connect::Client;
-use crate::roll::{Keys, Row, TIMEOUT, ViewError, view};
-use crate::stream::{RawEntries, StreamEntry};
-use crate::{Url, stream};
+use crate::roll::{Keys, Row, TIMEOUT, ViewError};
 
-/// Entries of one reply.
+/// Sessions of one reply.
 const PAGE: usize = 1000;
 
 /// What a Redis knows of a thing.
-#[derive(Debug)]
-pub struct Seen {
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
     /// Where it is online, on whatever instance.
-    pub sessions: Vec<(String, Row)>,
-    /// The last event of it that the stream has.
-    pub last: Option<StreamEntry>,
-    /// The stream has lost its beginning: there may have been one.
-    pub is_partial: bool,
+    pub(crate) sessions: Vec<(String, Row)>,
+    /// Its last disconnect, if that is remembered.
+    pub(crate) left: Option<Left>,
 }
 
-/// Looks for a thing on the roll and, from the end on, in the stream: the longer ago, the longer it takes.
+/// Reads a disconnect as `left.lua` notes it.
+fn parse(text: &str) -> Option<Left> {
+    let (id, rest) = text.split_once(' ')?;
+    let (at, instance) = rest.split_once(' ')?;
+    Some(Left {
+        id: id.to_owned(),
+        at: Timestamp(at.parse().ok()?),
+        instance: instance.to_owned(),
+    })
+}
+
+pub(crate) fn text(left: &Left) -> String {
+    let Left { id, at, instance } = left;
+    format!("{id} {at} {instance}")
+}
+
+/// Looks for a thing on the roll, some sessions at a time, and among those that left.
 ///
 /// # Errors
-/// The address makes no sense, Redis does not answer, or has no such stream.
-pub async fn seen(url: &Url, prefix: &str, thing: &str) -> Result<Seen, ViewError> {
-    let failed = |error| ViewError::Redis(url.clone(), error);
-    let view = view(url, prefix).await?;
-    let rows = view.parts.into_iter().flat_map(|part| part.rows);
-    let sessions = rows.filter(|(_, row)| row.thing_id == thing).collect();
+/// The address makes no sense, or Redis does not answer.
+pub(crate) async fn seen(url: &Url, prefix: &str, thing: &str) -> Result<Seen, ViewError> {
+    let client = Client::open(url)?;
     let keys = Keys::new(prefix);
-    let connection = Client::open(url)?;
-    let connection = connection.connect(&keys.stream, TIMEOUT, Some(TIMEOUT));
-    let mut redis = connection.await.map_err(failed)?;
-    let mut end = view.last;
-    let is_its = |fields: &Fields| {
-        let mut fields = fields.iter();
-        fields.any(|(name, value)| name == "thing_id" && value == thing)
+    let found = async {
+        let connection = client.connect(&keys.stream, TIMEOUT, Some(TIMEOUT));
+        find(&mut connection.await?, &keys, thing).await
     };
-    let mut last = None;
-    while last.is_none() {
-        let mut read = Cmd::new();
-        read.arg("XREVRANGE").arg(&keys.stream).arg(&end).arg("-");
-        read.arg("COUNT").arg(PAGE);
-        let entries: RawEntries = read.query_async(&mut redis).await.map_err(failed)?;
-        let Some((oldest, _)) = entries.last() else {
-            break;
-        };
-        // From behind that one on.
-        end = format!("({oldest}");
-        last = stream::entries(entries).find(|entry| is_its(&entry.fields));
+    found
+        .await
+        .map_err(|error| ViewError::Redis(url.clone(), error))
+}
+
+async fn find(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    thing: &str,
+) -> Result<Seen, RedisError> {
+    let mut seen = Seen::default();
+    let instances: Vec<String> = Cmd::hkeys(keys.roll()).query_async(redis).await?;
+    for instance in instances {
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(keys.part(&instance)).arg(&cursor);
+            scan.arg("COUNT").arg(PAGE);
+            let rows: Vec<(String, String)>;
+            (cursor, rows) = scan.query_async(redis).await?;
+            let rows = rows.iter().filter(|(_, row)| row.contains(thing));
+            let rows = rows.map(|(session, row)| (session.clone(), Row::parse(row)));
+            seen.sessions
+                .extend(rows.filter(|(_, row)| row.thing_id == thing));
+            if cursor == "0" {
+                break;
+            }
+        }
     }
-    Ok(Seen {
-        sessions,
-        last,
-        is_partial: view.is_partial,
-    })
+    // A scan may come by twice.
+    seen.sessions
+        .sort_unstable_by(|(a, one), (b, other)| (&one.since, a).cmp(&(&other.since, b)));
+    seen.sessions.dedup_by(|(a, _), (b, _)| a == b);
+    let mut pipeline = redis::pipe();
+    pipeline.atomic();
+    pipeline.hget(keys.left(), thing);
+    pipeline.hget(keys.left_before(), thing);
+    type Noted = (Option<String>, Option<String>);
+    let (left, before): Noted = pipeline.query_async(redis).await?;
+    seen.left = left.or(before).and_then(|text| parse(&text));
+    Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_a_thing_that_left_is_read_as_it_was() {
+        let left = Left {
+            id: "1693312937471-0".into(),
+            at: Timestamp(1_693_312_937_471_064_150),
+            instance: "front 1".into(),
+        };
+        assert_eq!(parse(&text(&left)), Some(left));
+        for other in ["", "1-0", "1-0 x", "1-0 x front"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
 }

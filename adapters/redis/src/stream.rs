@@ -137,6 +137,19 @@ impl Reader {
         self.query(read).await
     }
 
+    /// Whether the stream has an entry of this id.
+    ///
+    /// # Errors
+    /// As of [`Reader::next`].
+    pub(crate) async fn has_entry(&mut self, id: &str) -> Result<bool, RedisError> {
+        let mut connection = self.take_connection().await?;
+        let mut find = redis::cmd("XREVRANGE");
+        find.arg(&self.stream).arg(id).arg(id);
+        let found: RawEntries = find.query_async(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(!found.is_empty())
+    }
+
     async fn take_connection(&mut self) -> Result<MultiplexedConnection, RedisError> {
         match self.connection.take() {
             Some(connection) => Ok(connection),

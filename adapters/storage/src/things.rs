@@ -10,7 +10,7 @@ use rollcall_domain::event::Event;
 use rollcall_domain::groups::Tell;
 use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, UserId};
 use rollcall_domain::listing::{Listing, Page};
-use rollcall_domain::policies;
+use rollcall_domain::policies::{self, Action};
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::things::{Actions, Scope, Thing, ThingChange, ThingFilter, ThingStore};
 use rollcall_domain::vault::{KeptKey, SealedKey};
@@ -193,6 +193,37 @@ impl ThingStore for Database {
         .await
         .map_err(&failed)?;
         row.map(|row| actions(&row)).transpose().map_err(&failed)
+    }
+
+    async fn memberships(
+        &self,
+        things: &[ThingId],
+    ) -> Result<Vec<(ThingId, ChannelId)>, StoreError> {
+        let failed = failed("find the channels of things");
+        let talks: policies::Actions = [Action::MessageRead, Action::MessageWrite]
+            .into_iter()
+            .collect();
+        let mut query = Statement::new(
+            "SELECT subject, object FROM thing_policies JOIN channels ON channels.id = object
+             WHERE is_user = 0 AND channels.enabled = 1 AND (actions & ",
+        );
+        query.bind(i64::from(talks.bits())).push(") <> 0");
+        query.push(" AND subject IN (");
+        for (n, thing) in things.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            query.push(comma).bind(thing.as_bytes());
+        }
+        query.push(if things.is_empty() { "NULL)" } else { ")" });
+        let rows = query.query().fetch_all(&self.readers).await;
+        let rows = rows.map_err(&failed)?;
+        let pair = |row: &AnyRow| {
+            let thing = ThingId::from_bytes(id(row, 0)?);
+            Ok((thing, ChannelId::from_bytes(id(row, 1)?)))
+        };
+        rows.iter()
+            .map(pair)
+            .collect::<Result<_, _>>()
+            .map_err(&failed)
     }
 }
 

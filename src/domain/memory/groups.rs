@@ -43,6 +43,17 @@ impl<I: GroupKey> Groups<I> {
             events,
         }
     }
+
+    /// The enabled objects where a subject may publish or subscribe.
+    pub(crate) fn open_to(&self, subject: Subject) -> Vec<I> {
+        let state = lock(&self.state);
+        let open = state.groups.values().filter(|group| {
+            let actions = state.actions(subject, group.id);
+            let talks = [Action::MessageRead, Action::MessageWrite];
+            group.status == Status::Enabled && talks.into_iter().any(|it| actions.allow(it))
+        });
+        open.map(|group| group.id).collect()
+    }
 }
 
 impl<I: GroupKey> State<I> {

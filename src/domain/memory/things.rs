@@ -210,4 +210,16 @@ impl ThingStore for Things {
         let policy = self.channels.policy(Subject::Thing(thing), channel).await?;
         Ok(policy.map(|it| it.actions.into()))
     }
+
+    async fn memberships(
+        &self,
+        things: &[ThingId],
+    ) -> Result<Vec<(ThingId, ChannelId)>, StoreError> {
+        let channels = |thing: &ThingId| {
+            let open = self.channels.open_to(Subject::Thing(*thing));
+            let thing = *thing;
+            open.into_iter().map(move |channel| (thing, channel))
+        };
+        Ok(things.iter().flat_map(channels).collect())
+    }
 }

@@ -208,4 +208,10 @@ pub trait ThingStore: Send + Sync {
         thing: ThingId,
         channel: ChannelId,
     ) -> Result<Option<Actions>, StoreError>;
+
+    /// Of `things` each with each enabled channel where it may publish or subscribe.
+    async fn memberships(
+        &self,
+        things: &[ThingId],
+    ) -> Result<Vec<(ThingId, ChannelId)>, StoreError>;
 }

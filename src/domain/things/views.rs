@@ -1,5 +1,8 @@
 //! Looking at things.
 
+use std::collections::HashMap;
+
+use crate::attendance::ChannelCount;
 use crate::caller::Caller;
 use crate::identity::{ChannelId, Secret, ThingId};
 use crate::listing::{Listing, Page, Visibility};
@@ -7,6 +10,9 @@ use crate::policies::Action;
 use crate::refusal::Refusal;
 
 use super::{Scope, Shown, Thing, ThingFilter, Things, events};
+
+/// Things that are asked about at one time.
+const STEP: usize = 256;
 
 impl Things {
     /// A thing; for its owner with its key, if keys are shown and it was kept since they are.
@@ -53,6 +59,36 @@ impl Things {
         let listed = events::things_listed(filter, visibility, listing.total, page);
         self.announce(listed).await;
         Ok(listing)
+    }
+
+    /// How many of the things that are online, each with so many sessions, are connected to each channel. Most things
+    /// first. For who may know of everybody's.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn count_by_channel(
+        &self,
+        online: &HashMap<ThingId, u64>,
+    ) -> Result<Vec<ChannelCount>, Refusal> {
+        let things: Vec<ThingId> = online.keys().copied().collect();
+        let mut counts: HashMap<ChannelId, (u64, u64)> = HashMap::new();
+        for step in things.chunks(STEP) {
+            for (thing, channel) in self.stores.things.memberships(step).await? {
+                let (things, sessions) = counts.entry(channel).or_default();
+                *things += 1;
+                *sessions += online.get(&thing).copied().unwrap_or(0);
+            }
+        }
+        let counts = counts.into_iter();
+        let mut counts: Vec<ChannelCount> = counts
+            .map(|(channel, (things, sessions))| ChannelCount {
+                channel,
+                things,
+                sessions,
+            })
+            .collect();
+        counts.sort_unstable_by_key(|it| (std::cmp::Reverse(it.things), it.channel));
+        Ok(counts)
     }
 
     /// Things that are connected to a channel.

@@ -174,6 +174,7 @@ mod of_things {
             a_page_tells_of_the_whole_list,
             a_list_is_of_what_one_may_see,
             a_key_opens_what_its_thing_may,
+            a_thing_is_of_the_channels_where_it_may_talk,
         },
         memory: memory
     }

@@ -502,3 +502,30 @@ pub(crate) async fn a_key_opens_what_its_thing_may(store: &dyn Store) {
     assert_eq!(things.authorize(&hash, open).await.expect("asked"), None);
     assert_eq!(things.allowed(id, open).await.expect("asked"), None);
 }
+
+pub(crate) async fn a_thing_is_of_the_channels_where_it_may_talk(store: &dyn Store) {
+    keep(store, &[thing(1, 1), thing(1, 2), thing(1, 3)]).await;
+    let [one, two, three] = [1, 2, 3].map(|at| thing(1, at).id);
+    let open = channel(store, 1, Status::Enabled).await;
+    let other = channel(store, 2, Status::Enabled).await;
+    let closed = channel(store, 3, Status::Disabled).await;
+    let allow = async |thing, channel, action| {
+        allow(store, Subject::Thing(thing), channel, &[action]).await;
+    };
+    allow(one, open, Action::MessageRead).await;
+    allow(one, other, Action::MessageWrite).await;
+    allow(one, closed, Action::MessageWrite).await;
+    allow(two, open, Action::MessageWrite).await;
+    allow(two, other, Action::GroupList).await;
+    allow(three, open, Action::MessageRead).await;
+    let memberships = async |things: &[ThingId]| {
+        let mut found = store.things().memberships(things).await.expect("asked");
+        found.sort_unstable();
+        found
+    };
+    let mut expected = [(one, open), (one, other), (two, open)];
+    expected.sort_unstable();
+    assert_eq!(memberships(&[one, two]).await, expected);
+    assert_eq!(memberships(&[three]).await, [(three, open)]);
+    assert_eq!(memberships(&[]).await, []);
+}
