@@ -112,7 +112,7 @@ struct Marks {
 
 const READERS: u32 = 2;
 /// Rows that one read looks at, at most.
-const ROWS: i64 = 256;
+const ROWS: i64 = 1024;
 
 impl Journal {
     /// Opens the journal, or makes it. Sessions that an earlier run left open have left when this returns:
@@ -363,28 +363,33 @@ impl rollcall_domain::presence::Journal for Journal {
             doing: "read",
             source: boxed(error),
         };
+        // The group with the next event, and those behind it that begin within the limit.
         let rows = sqlx::query(
-            "SELECT first, instance, events FROM groups
-             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ? + 1), 0)
-             ORDER BY first LIMIT ?",
+            "SELECT first, last, instance, events FROM groups
+             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ?1 + 1), 0)
+             AND first <= MAX(?1 + ?2, COALESCE((SELECT MIN(first) FROM groups WHERE first > ?1), 0))
+             ORDER BY first LIMIT ?3",
         )
         .bind(position.cast_signed())
-        .bind(ROWS.min(i64::try_from(limit).unwrap_or(i64::MAX)))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX / 2))
+        .bind(ROWS)
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
         let mut changes = Vec::with_capacity(limit.min(1024));
         for row in rows {
             let first = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
-            let instance: Arc<str> = row.try_get::<&str, _>(1).map_err(failed)?.into();
-            let bytes: &[u8] = row.try_get(2).map_err(failed)?;
-            for (position, presence) in (first..)
-                .zip(group::decode(bytes))
-                .skip_while(|(at, _)| *at <= position)
-            {
-                if changes.len() == limit {
-                    return Ok(changes);
-                }
+            let last = row.try_get::<i64, _>(1).map_err(failed)?.cast_unsigned();
+            let rest = (last + 1).saturating_sub(first.max(position + 1));
+            if !changes.is_empty() && changes.len() as u64 + rest > limit as u64 {
+                // Who goes on from here has no part of a group to skip.
+                break;
+            }
+            let instance: Arc<str> = row.try_get::<&str, _>(2).map_err(failed)?.into();
+            let bytes: &[u8] = row.try_get(3).map_err(failed)?;
+            let events = (first..).zip(group::decode(bytes));
+            let events = events.skip_while(|(at, _)| *at <= position);
+            for (position, presence) in events.take(limit) {
                 let presence = presence.map_err(|error| LogError {
                     doing: "read",
                     source: boxed(error),

@@ -348,6 +348,58 @@ async fn a_file_that_is_not_ours_or_damaged_is_left_alone() {
 }
 
 #[tokio::test]
+async fn every_page_goes_on_where_the_last_one_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = open(folder.path()).await;
+    let sizes = [1, 700, 3, 1024, 1, 2, 1500, 30, 5000, 1, 1, 9];
+    for size in sizes {
+        let arrival = |n: usize| event(&session((n % 250) as u8), Change::Arrived);
+        append(&journal, (0..size).map(arrival).collect()).await;
+    }
+    let all: u64 = sizes.iter().sum::<usize>() as u64;
+    // From the disk alone.
+    journal.shared.tail().forget(all);
+    for limit in [1, 7, 256, 1024, 4000, 20_000] {
+        let (mut position, mut pages) = (0, 0);
+        while position < all {
+            // What is read one by one need not be read to its end.
+            if limit == 1 && position > 50 {
+                break;
+            }
+            let page = journal.read_changes(position, limit).await.expect("read");
+            assert!(
+                (1..=limit).contains(&page.len()),
+                "{} of {limit}",
+                page.len()
+            );
+            for (noted, expected) in page.iter().zip(position + 1..) {
+                assert_eq!(noted.position, expected);
+            }
+            (position, pages) = (position + page.len() as u64, pages + 1);
+        }
+        assert!(
+            pages <= 2 + 2 * (all as usize) / limit,
+            "{pages} of {limit}"
+        );
+    }
+    assert!(
+        journal
+            .read_changes(all, 10)
+            .await
+            .expect("read")
+            .is_empty()
+    );
+    // What was dropped is skipped, however much it is.
+    sqlx::query("DELETE FROM groups WHERE last <= 8000")
+        .execute(&journal.pool)
+        .await
+        .expect("deleted");
+    let next = journal.read_changes(2, 10).await.expect("read");
+    assert_eq!((next[0].position, next.len()), (3262, 10));
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn marks_of_the_relay_are_remembered_and_a_new_name_begins_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = open(folder.path()).await;

@@ -28,6 +28,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const CHECKPOINT_EVENTS: u64 = 500_000;
 /// What a row takes besides its events, about.
 const ROW_BYTES: u64 = 48;
+/// Bytes that are deleted between two commits, as long as there is room.
+const TRIM_BYTES: u64 = 1024 * 1024;
 /// Rows that are deleted at one time.
 const TRIM_ROWS: i64 = 512;
 
@@ -45,6 +47,8 @@ pub(super) struct Writer {
     checkpoint: u64,
     /// Of the last event that had to make room before it was relayed.
     dropped: u64,
+    /// Nothing is left that ends before this position.
+    trimmed: u64,
     /// Bytes of all events that are kept.
     bytes: u64,
     /// Batches that were taken from the queue and wait for a commit.
@@ -162,6 +166,7 @@ impl Writer {
             at: recovered.at,
             checkpoint: recovered.checkpoint,
             dropped: 0,
+            trimmed: 0,
             bytes: bytes.cast_unsigned(),
             waiting: VecDeque::new(),
             owed: Vec::new(),
@@ -426,10 +431,14 @@ impl Writer {
         let reserved = self.shared.roll().reserved_bytes;
         let fits = |bytes: u64| bytes.saturating_add(reserved + needed);
         if fits(self.bytes) > self.max_bytes / 2 {
-            // Relayed events go first, in good time.
-            let target = (self.max_bytes / 2).saturating_sub(reserved + needed);
+            // Relayed events go first, in good time and some at a time: others wait for their commit meanwhile.
+            let half = (self.max_bytes / 2).saturating_sub(reserved + needed);
             let relayed = self.shared.marks().relayed;
-            self.trim(target, relayed).await;
+            self.trim(half.max(self.bytes.saturating_sub(TRIM_BYTES)), relayed)
+                .await;
+            if fits(self.bytes) > self.max_bytes {
+                self.trim(half, relayed).await;
+            }
         }
         if fits(self.bytes) > self.max_bytes && self.when_full == WhenFull::DropOldest {
             let target = self.max_bytes.saturating_sub(reserved + needed);
@@ -501,6 +510,9 @@ impl Writer {
     /// kept. Returns the position of the last event that was deleted, or 0.
     async fn trim(&mut self, target: u64, upto: u64) -> u64 {
         let mut end = 0;
+        if upto <= self.trimmed {
+            return end;
+        }
         if self.checkpoint < upto
             && let Err(error) = self.keep_roll().await
         {
@@ -510,7 +522,10 @@ impl Writer {
         let upto = upto.min(self.checkpoint);
         while self.bytes > target {
             match delete_oldest(&self.pool, self.bytes - target, upto).await {
-                Ok((_, 0)) => break,
+                Ok((_, 0)) => {
+                    self.trimmed = upto;
+                    break;
+                }
                 Ok((last, freed)) => {
                     end = last;
                     self.bytes = self.bytes.saturating_sub(freed);
@@ -569,7 +584,9 @@ async fn delete_oldest(
     upto: u64,
 ) -> Result<(u64, u64), sqlx::Error> {
     let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT last, LENGTH(events) FROM groups WHERE last <= ? ORDER BY first LIMIT ?",
+        // Bounded by what is indexed, too: there may be millions of others.
+        "SELECT last, LENGTH(events) FROM groups WHERE first <= ?1 AND last <= ?1
+         ORDER BY first LIMIT ?2",
     )
     .bind(upto.cast_signed())
     .bind(TRIM_ROWS)
