@@ -4,6 +4,7 @@ mod accounts;
 mod aliases;
 mod attendance;
 mod authority;
+mod backlog;
 mod bootstrap;
 mod checker;
 mod client;

@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError};
 use rollcall_domain::event::{self, Fields};
 use rollcall_domain::identity::{SessionId, Timestamp};
-use rollcall_domain::ports::EventLog;
+use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{Change, Journal, Noted, Online, Presence};
 use tokio::sync::watch;
 
@@ -55,7 +55,17 @@ pub(crate) struct Presences {
     rebuilding: Option<u64>,
     /// The part is to be made anew when there is nothing else to do.
     gapped: bool,
+    /// What comes next, made while Redis was at work on what came before it.
+    ahead: Option<Load>,
     metrics: Metrics,
+}
+
+/// Events made ready to be sent.
+struct Load {
+    /// The position before them, and that of the last.
+    after: u64,
+    last: u64,
+    pipeline: Pipeline,
 }
 
 struct Metrics {
@@ -91,6 +101,7 @@ impl Presences {
             floor: Timestamp(0),
             rebuilding: None,
             gapped: false,
+            ahead: None,
             metrics: Metrics {
                 rebuilt: counter!("rollcall_roll_rebuilt_total"),
                 reannounced: counter!("rollcall_sessions_reannounced_total"),
@@ -129,6 +140,39 @@ impl Presences {
             add_event(&mut call, presence, instance, self.extended);
         }
         call
+    }
+
+    async fn read(&self, position: u64) -> Result<Vec<Noted>, LogError> {
+        let limit = self.config.batch * self.config.pipeline;
+        self.journal.read_changes(position, limit).await
+    }
+
+    fn load(&mut self, after: u64, mut noted: Vec<Noted>) -> Load {
+        for noted in &mut noted {
+            lift(&mut self.floor, &mut noted.presence);
+        }
+        let mut pipeline = Pipeline::with_capacity(noted.len().div_ceil(self.config.batch));
+        let mut last = after;
+        for batch in noted.chunks(self.config.batch) {
+            pipeline.add_command(self.append(last, batch));
+            last = batch.last().map_or(last, |noted| noted.position);
+        }
+        Load {
+            after,
+            last,
+            pipeline,
+        }
+    }
+
+    /// What comes after `after`, if it is much: little had better go out with what comes meanwhile.
+    async fn look_ahead(&mut self, after: u64) -> Result<Option<Load>, LogError> {
+        if self.journal.last() < after + self.config.batch as u64 {
+            return Ok(None);
+        }
+        let noted = self.read(after).await?;
+        // What is missing is to be restored before anything else is sent.
+        let follows = noted.first().is_some_and(|it| it.position == after + 1);
+        Ok(follows.then(|| self.load(after, noted)))
     }
 
     /// Sessions whose arrival the journal and the stream have both lost, as if they arrived now.
@@ -357,6 +401,7 @@ impl Passage for Presences {
             script.load(redis).await?;
         }
         self.rebuilding = None;
+        self.ahead = None;
         self.held = self.lease().await;
         let position = self.target.find_position(redis, &*self.journal).await?;
         if self.held.producer != self.journal.producer() {
@@ -379,28 +424,28 @@ impl Passage for Presences {
         redis: &mut MultiplexedConnection,
         position: u64,
     ) -> Result<Option<Carried>, Trouble> {
-        let limit = self.config.batch * self.config.pipeline;
-        let mut noted = self.journal.read_changes(position, limit).await?;
-        let (Some(first), Some(last)) = (noted.first(), noted.last()) else {
-            return Ok(None);
+        let mut missing = 0;
+        let load = match self.ahead.take() {
+            Some(load) if load.after == position => load,
+            _ => {
+                let noted = self.read(position).await?;
+                let Some(first) = noted.first() else {
+                    return Ok(None);
+                };
+                missing = first.position - position - 1;
+                if missing > 0 {
+                    let restored = self.restore(redis, position + 1..first.position).await?;
+                    tracing::warn!(missing, restored, "sessions of lost events are announced");
+                    self.gapped = true;
+                }
+                self.load(position, noted)
+            }
         };
-        let (first, last) = (first.position, last.position);
-        let missing = first - position - 1;
-        if missing > 0 {
-            let restored = self.restore(redis, position + 1..first).await?;
-            tracing::warn!(missing, restored, "sessions of lost events are announced");
-            self.gapped = true;
-        }
-        for noted in &mut noted {
-            lift(&mut self.floor, &mut noted.presence);
-        }
-        let mut pipeline = Pipeline::with_capacity(noted.len().div_ceil(self.config.batch));
-        let mut after = position;
-        for batch in noted.chunks(self.config.batch) {
-            pipeline.add_command(self.append(after, batch));
-            after = batch.last().map_or(after, |noted| noted.position);
-        }
-        let reports: Vec<(u64, String, bool, u64)> = pipeline.query_async(redis).await?;
+        let last = load.last;
+        let sent = load.pipeline.query_async(redis);
+        let (reports, ahead) = tokio::join!(sent, self.look_ahead(last));
+        let reports: Vec<(u64, String, bool, u64)> = reports?;
+        self.ahead = ahead?;
         let reached = reports.last().map_or(position, |report| report.0);
         let appended = reports.iter().map(|report| report.3).sum();
         let whole = reports.iter().all(|report| report.2);
