@@ -1,4 +1,6 @@
-//! A journal that is full, and one that is not ours.
+//! A journal that is full, or on a full disk, one that is a copy, and none.
+
+use std::process::Command;
 
 use crate::client::{Client, Hello};
 use crate::redis_server::RedisServer;
@@ -118,4 +120,61 @@ fn durability_can_be_that_of_the_process() {
     world.crash_and_restart();
     drop(clients);
     assert_eq!(check_pairs(&world.wait_events(20)), 10);
+}
+
+#[test]
+fn a_full_disk_lets_nobody_in_and_forgets_no_farewell() {
+    let mut world = World::with(&[BOUND[1]]);
+    let thing = world.thing("lamp");
+    assert!(world.end("TERM").success());
+    world.limit_file_size(Some(1 << 20));
+    world.run();
+    let hello = |n: usize| Hello::of(&thing, &n.to_string());
+    let clients = fill(&world, hello);
+    let mut sessions = clients.len();
+    assert!(sessions > 10, "room for some: {sessions}");
+    assert!(world.counter("rollcall_journal_failures_total", "") > 0.0);
+    assert_eq!(world.http("/readyz").0, 503);
+    drop(clients);
+    // Nobody is said to have left before it is kept.
+    wait_for("farewells to wait", || {
+        (world.counter("rollcall_journal_events_waiting", "") >= sessions as f64).then_some(())
+    });
+    assert_eq!(world.events().len(), sessions);
+
+    let pid = world.pid().to_string();
+    let raised = Command::new("prlimit")
+        .args(["--fsize=unlimited", "--pid", &pid])
+        .status();
+    assert!(raised.expect("prlimit").success());
+    world.wait_events(2 * sessions);
+    world.client(hello(0)).disconnect();
+    sessions += 1;
+    let events = world.wait_events(2 * sessions);
+    assert_eq!(check_pairs(&events), sessions);
+    world.limit_file_size(None);
+    world.crash_and_restart();
+    assert!(world.events() == events);
+}
+
+#[test]
+fn a_copy_of_a_folder_is_not_opened_while_the_original_lives() {
+    let mut world = World::start();
+    let copy = World::prepared(&[]);
+    let status = Command::new("cp")
+        .arg("-r")
+        .args([world.folder().join("data"), copy.folder()])
+        .status();
+    assert!(status.expect("cp").success());
+    let output = copy.up().output().expect("the program runs");
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("presence.db") && error.contains("a copy of a journal"),
+        "{error}"
+    );
+    // When it has ended, even so, the copy may take its place.
+    world.end("KILL");
+    let mut copy = copy;
+    copy.run();
 }

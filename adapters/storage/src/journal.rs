@@ -2,8 +2,9 @@
 //!
 //! One task writes ([`writer`]). Whatever waits is committed together, as one row ([`group`]). The roll is
 //! the fold of the journal, kept in memory and, now and then, as a checkpoint ([`roll`]). Who reads closely
-//! behind the writer reads from memory ([`tail`]).
+//! behind the writer reads from memory ([`tail`]). A copy is not opened beside the original ([`claim`]).
 
+mod claim;
 mod group;
 mod roll;
 mod tail;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 use crate::lock::Lock;
 use crate::sqlite::options;
 use crate::{OpenError, boxed};
+use claim::Claim;
 use writer::Writer;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -76,6 +78,7 @@ pub struct Journal {
     readers: SqlitePool,
     writer: Mutex<Option<JoinHandle<()>>>,
     place: String,
+    claim: Mutex<Claim>,
     _lock: Lock,
 }
 
@@ -161,6 +164,11 @@ impl Journal {
                     path: path.into(),
                     source,
                 })?;
+        let claim = Claim::take(recovered.producer).map_err(|source| OpenError::Create {
+            path: path.into(),
+            source,
+        })?;
+        let claim = claim.ok_or_else(|| OpenError::Copied { path: path.into() })?;
         let marks = Marks {
             producer: recovered.producer,
             relayed: recovered.relayed,
@@ -189,6 +197,7 @@ impl Journal {
             writer: Mutex::new(Some(writer)),
             // Unknown, it is not the one of before: whoever had that is waited for.
             place: lock.place().unwrap_or_else(|_| Uuid::new_v4().to_string()),
+            claim: Mutex::new(claim),
             _lock: lock,
         }))
     }
@@ -337,6 +346,14 @@ impl EventLog for Journal {
                 source: boxed(error),
             })?;
         self.shared.marks().producer = producer;
+        let renewed = Claim::take(producer);
+        let mut claim = self
+            .claim
+            .lock()
+            .expect("invariant: no panic under the lock");
+        if let Ok(Some(renewed)) = renewed {
+            *claim = renewed;
+        }
         Ok(producer)
     }
 

@@ -35,6 +35,11 @@ pub enum OpenError {
     },
     #[error("{path} is in use by another process: stop it, or choose another data folder")]
     InUse { path: PathBuf },
+    #[error(
+        "{path} is a copy of a journal that another process on this machine has open: a copy of this journal beside it \
+         would tell everything twice; stop the other, or choose another data folder"
+    )]
+    Copied { path: PathBuf },
     #[error("cannot open {path}: not a database of rollcall, or one of a later version")]
     Open {
         path: PathBuf,

@@ -1,4 +1,6 @@
-//! The journal against a model of it, and against a disk that is full.
+//! The journal against a model of it, and against files as they may become.
+
+mod trouble;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -233,117 +235,6 @@ async fn a_batch_of_any_size_is_read_from_any_place() {
         assert_eq!(entries[0].position, position + 1);
     }
     assert!(journal.read(3_001, 2).await.expect("read").is_empty());
-    journal.close().await;
-}
-
-#[tokio::test]
-async fn a_full_disk_refuses_arrivals_and_keeps_departures_for_later() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = open(folder.path()).await;
-    let early = session(1);
-    assert_eq!(
-        append(&journal, vec![event(&early, Change::Arrived)]).await,
-        Arrivals::Kept
-    );
-    let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
-        .fetch_one(&journal.pool)
-        .await
-        .expect("pages");
-    let limit = |pages: i64| {
-        let pragma = format!("PRAGMA max_page_count = {pages}");
-        let pool = journal.pool.clone();
-        async move {
-            sqlx::query(sqlx::AssertSqlSafe(pragma))
-                .execute(&pool)
-                .await
-                .expect("a limit");
-        }
-    };
-    limit(pages).await;
-    // Large enough to need another page.
-    let mut refused = Vec::new();
-    loop {
-        let batch: Vec<Arc<Session>> = (0..50).map(session).collect();
-        let arrivals = batch
-            .iter()
-            .map(|session| event(session, Change::Arrived))
-            .collect();
-        match append(&journal, arrivals).await {
-            Arrivals::Kept => {}
-            Arrivals::Failed => {
-                refused.extend(batch);
-                break;
-            }
-            Arrivals::Full => panic!("the journal is below its own bound"),
-        }
-    }
-    assert!(!journal.is_writable());
-    // The early one leaves, and so do those who were never let in.
-    let left = Change::Left(Farewell::ConnectionLost);
-    let departures = std::iter::once(&early)
-        .chain(&refused)
-        .map(|it| event(it, left))
-        .collect();
-    let answered = Arc::new(StdMutex::new(None));
-    let answer = Arc::clone(&answered);
-    journal.append(
-        departures,
-        Box::new(move |it| *answer.lock().expect("lock") = Some(it)),
-    );
-    let before = journal.online().len();
-    limit(1_000_000).await;
-    while journal.online().len() == before {
-        tokio::task::yield_now().await;
-    }
-    journal.flush().await;
-    assert!(journal.is_writable());
-    let found = fields(&journal).await;
-    let of = |session: &Arc<Session>| {
-        let id = session.id.to_string();
-        found.iter().filter(|it| it["session_id"] == id).count()
-    };
-    assert_eq!(of(&early), 2);
-    assert!(
-        refused.iter().all(|session| of(session) == 0),
-        "who was refused has never been here"
-    );
-    journal.close().await;
-}
-
-#[tokio::test]
-async fn a_file_that_is_not_ours_or_damaged_is_left_alone() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("presence.db");
-    std::fs::write(&path, "this is a diary, not a database").expect("written");
-    let error = Journal::open(&path, &config(), "here", false)
-        .await
-        .err()
-        .expect("refused");
-    assert!(matches!(error, OpenError::Open { .. }), "{error}");
-    std::fs::remove_file(&path).expect("removed");
-
-    let journal = open(folder.path()).await;
-    append(&journal, vec![event(&session(1), Change::Arrived)]).await;
-    assert!(matches!(
-        Journal::open(&path, &config(), "here", false).await,
-        Err(OpenError::InUse { .. })
-    ));
-    sqlx::query("UPDATE groups SET events = x'0102'")
-        .execute(&journal.pool)
-        .await
-        .expect("damage");
-    let copy = tempfile::tempdir().expect("a folder");
-    for name in ["presence.db", "presence.db-wal"] {
-        std::fs::copy(folder.path().join(name), copy.path().join(name)).expect("a copy");
-    }
-    let damaged = Journal::open(&copy.path().join("presence.db"), &config(), "here", false).await;
-    assert!(matches!(damaged, Err(OpenError::Damaged { .. })));
-
-    // Kept with the roll by then, the group is not read again before someone asks for its events.
-    journal.close().await;
-    drop(journal);
-    let journal = open(folder.path()).await;
-    assert!(journal.read(0, 10).await.is_err());
     journal.close().await;
 }
 
