@@ -200,6 +200,8 @@ pub struct Bootstrap {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
+    /// Whether sessions are on the roll and announced.
+    pub mqtt: bool,
     pub extended: bool,
     pub exclude: rollcall_domain::event::Exclude,
     /// Whether private keys of clients are announced as they are.

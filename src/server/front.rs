@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
 use rollcall_domain::caller::Identities;
-use rollcall_domain::ports::SessionStore;
+use rollcall_domain::ports::{PresenceLog, SessionStore};
 use rollcall_domain::sessions::Left;
 use rollcall_mqtt::{Durability, Front};
 use rollcall_redis::follow::Follower;
@@ -84,10 +84,14 @@ impl RunningFront {
         let access = Arc::new(Access::new(authority, config.access.clone()));
         let (sessions, left) = open_sessions(config).await?.unzip();
         let store = sessions.clone().map(|it| it as Arc<dyn SessionStore>);
+        let presence = config
+            .events
+            .mqtt
+            .then(|| journal.clone() as Arc<dyn PresenceLog>);
         let front = Front::start(
             &config.mqtt,
             Arc::clone(&access),
-            journal.clone(),
+            presence,
             store,
             left.unwrap_or_default(),
             tokio::runtime::Handle::current(),

@@ -178,3 +178,30 @@ fn a_copy_of_a_folder_is_not_opened_while_the_original_lives() {
     let mut copy = copy;
     copy.run();
 }
+
+#[test]
+fn nobody_is_on_the_roll_where_that_is_not_wished() {
+    let mut world = World::with(&[BOUND[1]]);
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    let _left = world.client(Hello::of(&thing, "early"));
+    world.set("ROLLCALL_EVENTS__MQTT", "false");
+    world.crash_and_restart();
+    let mut client = world.client(Hello::of(&thing, "late").five());
+    client.subscribe(&[(&topic, 1)]);
+    client.publish(&topic, b"news", 1);
+    assert_eq!(client.take().payload, b"news");
+    assert_eq!(world.json(&["presence"])["total"], 0);
+    world.tell(&["kick", &thing.id]);
+    client.expect_disconnect(0x98);
+    // Who was there before is told to have left.
+    let events = world.events();
+    assert_eq!((events.len(), check_pairs(&events)), (2, 1));
+    assert_eq!(events[1]["reason"], "instance_failed");
+
+    world.set("ROLLCALL_EVENTS__MQTT", "true");
+    assert!(world.end("TERM").success());
+    world.run();
+    world.client(Hello::of(&thing, "early")).disconnect();
+    assert_eq!(check_pairs(&world.wait_events(4)), 2);
+}

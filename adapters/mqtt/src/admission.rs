@@ -166,7 +166,7 @@ impl Worker {
         connection.will = will;
         connection.member = member;
         connection.answers = Vec::new();
-        let Some(thing) = thing else {
+        let Some(thing) = thing.filter(|_| self.shared.presence.is_some()) else {
             return Ok(Admitted::Unlisted);
         };
         let session = Arc::new(presence::Session {

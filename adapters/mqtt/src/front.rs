@@ -37,7 +37,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: Arc<[Listener]>,
     pub(crate) session_queue_bytes: usize,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) presence: Arc<dyn PresenceLog>,
+    /// `None` if nobody is on the roll.
+    pub(crate) presence: Option<Arc<dyn PresenceLog>>,
     /// Where sessions and messages are kept beyond this process, if they are.
     pub(crate) store: Option<Arc<dyn SessionStore>>,
     /// The next number of a session or message that is kept.
@@ -197,14 +198,15 @@ impl Sessions for Handle {
 
 impl Front {
     /// Listens, and starts the threads that serve. Questions to the things service run on `runtime`.
-    /// Sessions and messages are kept in `store`, if there is one, which has `left` them to this run.
+    /// Sessions and messages are kept in `store`, if there is one, which has `left` them to this run. Without
+    /// `presence` nobody is on the roll.
     ///
     /// # Errors
     /// An address cannot be listened on, a thread cannot be started, or `config` makes no sense.
     pub fn start(
         config: &Config,
         access: Arc<Access>,
-        presence: Arc<dyn PresenceLog>,
+        presence: Option<Arc<dyn PresenceLog>>,
         store: Option<Arc<dyn SessionStore>>,
         left: Left,
         runtime: tokio::runtime::Handle,

@@ -448,13 +448,15 @@ impl Worker {
             return;
         }
         let changes = std::mem::take(&mut self.changes);
+        let presence = self.shared.presence.as_ref();
+        let presence = presence.expect("invariant: who is on no roll changes none");
         if self.arrivals.is_empty() {
-            return self.shared.presence.append(changes, Box::new(|_| {}));
+            return presence.append(changes, Box::new(|_| {}));
         }
         self.batches.push_back(std::mem::take(&mut self.arrivals));
         let inbox = Arc::clone(&self.inbox);
         let kept = Box::new(move |arrivals| inbox.post(Mail::Kept(arrivals)));
-        self.shared.presence.append(changes, kept);
+        presence.append(changes, kept);
     }
 
     /// Hands messages to the other workers and bytes to the sockets; what was noted so far is done with.

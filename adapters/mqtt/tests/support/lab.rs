@@ -71,7 +71,7 @@ impl Lab {
         let front = Front::start(
             &config,
             access,
-            Arc::new(Nowhere),
+            Some(Arc::new(Nowhere)),
             None,
             Left::default(),
             handle,
