@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -30,6 +30,8 @@ pub(crate) struct Needs {
     pub(crate) channels: usize,
     /// Many short connections: listen on all of loopback, and tell a Redis of each.
     pub(crate) storm: bool,
+    /// What rollcall is set to besides, as in its environment.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
 }
 
 /// A thing to connect as, and its channel.
@@ -73,36 +75,21 @@ impl Broker {
 
     fn rollcall(folder: TempDir, needs: Needs) -> Result<Self> {
         let data = folder.path().join("data");
-        let log_path = folder.path().join("log");
         let redis = needs
             .storm
             .then(|| Redis::start(folder.path()))
             .transpose()?;
 
-        let mut command = Command::new(ROLLCALL);
-        command
-            .arg("up")
-            .arg("--data")
-            .arg(&data)
-            .env(
-                "ROLLCALL_MQTT__LISTEN",
-                format!("{}:0", listen_address(needs)),
-            )
-            .env("ROLLCALL_GRPC__LISTEN", "127.0.0.1:0")
-            .env("ROLLCALL_HTTP__LISTEN", "127.0.0.1:0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log_path)?);
+        let mut settings: Vec<(&str, String)> = vec![(
+            "ROLLCALL_MQTT__LISTEN",
+            format!("{}:0", listen_address(needs)),
+        )];
+        let given = needs.settings.iter();
+        settings.extend(given.map(|(key, value)| (*key, (*value).to_owned())));
         if let Some(redis) = &redis {
-            command.env("ROLLCALL_REDIS__URL", &redis.url);
+            settings.push(("ROLLCALL_REDIS__URL", redis.url.clone()));
         }
-        let mut process = Process::start(&mut command)?;
-        let ready = process.await_stdout("ready ").with_context(|| {
-            format!(
-                "its log: {}",
-                fs::read_to_string(&log_path).unwrap_or_default()
-            )
-        })?;
+        let (process, ready) = up(&data, &settings)?;
         let mqtt: SocketAddr = field(&ready, "mqtt=")?.parse()?;
         let guests = provision(&data, field(&ready, "grpc=")?, needs)?;
 
@@ -185,6 +172,32 @@ fn addresses(needs: Needs) -> usize {
     if needs.storm { STORM_ADDRESSES } else { 1 }
 }
 
+/// Starts rollcall on the folder `data`, which is made if need be. Returns what it says when it is ready, too.
+pub(crate) fn up(data: &Path, settings: &[(&str, String)]) -> Result<(Process, String)> {
+    let log_path = data.with_file_name("log");
+    let mut command = Command::new(ROLLCALL);
+    command
+        .arg("up")
+        .arg("--data")
+        .arg(data)
+        .env("ROLLCALL_GRPC__LISTEN", "127.0.0.1:0")
+        .env("ROLLCALL_HTTP__LISTEN", "127.0.0.1:0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log_path)?);
+    for (key, value) in settings {
+        command.env(key, value);
+    }
+    let mut process = Process::start(&mut command)?;
+    let ready = process.await_stdout("ready ").with_context(|| {
+        format!(
+            "its log: {}",
+            fs::read_to_string(&log_path).unwrap_or_default()
+        )
+    })?;
+    Ok((process, ready))
+}
+
 /// A port nobody listens on at the moment.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
@@ -243,12 +256,21 @@ fn guest(row: &str) -> Result<Guest> {
 /// A Redis of its own for each storm, in memory and on a unix socket.
 pub(crate) struct Redis {
     pub(crate) url: String,
-    _process: Process,
+    pub(crate) process: Process,
 }
 
 impl Redis {
-    fn start(folder: &Path) -> Result<Self> {
-        let socket = folder.join("redis.sock");
+    /// Where the Redis of a folder listens once it is started.
+    pub(crate) fn url_in(folder: &Path) -> String {
+        format!("redis+unix://{}", Self::socket_in(folder).display())
+    }
+
+    fn socket_in(folder: &Path) -> PathBuf {
+        folder.join("redis.sock")
+    }
+
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let socket = Self::socket_in(folder);
         let mut command = Command::new("redis-server");
         command
             .args([
@@ -270,14 +292,18 @@ impl Redis {
             .await_stdout("eady to accept connections")
             .context("cannot start Redis")?;
         Ok(Self {
-            url: format!("redis+unix://{}", socket.display()),
-            _process: process,
+            url: Self::url_in(folder),
+            process,
         })
+    }
+
+    pub(crate) fn connect(&self) -> Result<redis::Connection> {
+        Ok(redis::Client::open(self.url.as_str())?.get_connection()?)
     }
 
     /// A count of the presence events that have arrived so far.
     pub(crate) fn presence_events(&self) -> Result<impl FnMut() -> Result<u64> + use<>> {
-        let mut connection = redis::Client::open(self.url.as_str())?.get_connection()?;
+        let mut connection = self.connect()?;
         Ok(move || {
             Ok(redis::cmd("XLEN")
                 .arg("mainflux.mqtt")

@@ -35,14 +35,14 @@ impl Scenario {
 
 /// The runs of one broker, boiled down.
 #[derive(Serialize)]
-struct Summary {
-    median: f64,
+pub(crate) struct Summary {
+    pub(crate) median: f64,
     /// From the lowest figure to the highest, as a part of the median.
     spread: f64,
 }
 
 impl Summary {
-    fn of(figures: impl Iterator<Item = f64>) -> Result<Self> {
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Result<Self> {
         let mut figures: Vec<f64> = figures.collect();
         figures.sort_by(f64::total_cmp);
         let (low, high) = figures

@@ -76,6 +76,7 @@ impl Shape {
             things: self.subscribers + self.publishers,
             channels,
             storm: false,
+            settings: &[],
         }
     }
 

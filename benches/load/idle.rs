@@ -23,6 +23,7 @@ pub(crate) fn run(kind: Kind, sessions: usize) -> Result<Report> {
             things: sessions,
             channels,
             storm: false,
+            settings: &[],
         },
     )?;
     // A filter of its own for each: nobody's subscription is free because another has the same.

@@ -1,7 +1,9 @@
 //! Load on the whole program, side by side with mosquitto. `benches/README.md` says how to read it.
 
+mod backlog;
 mod broker;
 mod compare;
+mod costs;
 mod flow;
 mod idle;
 mod ledger;
@@ -56,6 +58,16 @@ enum Command {
     Fanout,
     /// Sessions that only sit there, each with a subscription.
     Idle,
+    /// What presence costs: connects with and without it in turn, and how late events are in Redis.
+    Costs {
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
+    /// Catching up after an outage of Redis: a journal with a backlog, how fast it goes out, what memory it takes.
+    Backlog {
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+        events: u64,
+    },
     /// Rollcall and mosquitto in turn, medians, and the goals.
     Compare {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
@@ -130,6 +142,14 @@ fn run() -> Result<()> {
             ensure!(sound, "not all runs were sound");
             return Ok(());
         }
+        Some(Command::Costs { rounds }) => {
+            ensure!(
+                costs::run(rounds.into(), span, json)?,
+                "not all runs were sound"
+            );
+            return Ok(());
+        }
+        Some(Command::Backlog { events }) => return show(&backlog::run(events)?, json),
         Some(Command::Connect) => Scenario::Connect,
         Some(Command::Pairs { qos: 0 }) => Scenario::Pairs0,
         Some(Command::Pairs { .. }) => Scenario::Pairs1,

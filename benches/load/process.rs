@@ -87,7 +87,7 @@ impl CpuTime {
     }
 }
 
-fn cpu_micros(pid: &str) -> Result<u64> {
+pub(crate) fn cpu_micros(pid: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The name may hold anything, spaces and brackets too: count fields from behind it.
@@ -105,11 +105,20 @@ fn cpu_micros(pid: &str) -> Result<u64> {
 
 /// Resident memory of a process.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had.
+pub(crate) fn most_resident_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, key: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
-        .with_context(|| format!("{path} holds no VmRSS"))?;
+        .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB"))
+        .with_context(|| format!("{path} holds no {key}"))?;
     Ok(kib.parse::<u64>()? * 1024)
 }

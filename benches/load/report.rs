@@ -146,23 +146,35 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(latency) = &self.latency {
-            let millis = |micros: f64| micros / 1_000.0;
-            let (p50, p99, max) = (latency.p50_micros, latency.p99_micros, latency.max_micros);
-            write!(
-                f,
-                " latency p50 {:.2} p99 {:.2} max {:.2} ms;",
-                millis(p50),
-                millis(p99),
-                millis(max)
-            )?;
+            write!(f, " latency {latency};")?;
         }
         if let Some(seconds) = self.drain_seconds {
             write!(f, " events in Redis {seconds:.2} s after;")?;
         }
-        if !self.faults.any() {
+        write!(f, "{}", self.faults)
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |micros: f64| micros / 1_000.0;
+        let (p50, p99, max) = (self.p50_micros, self.p99_micros, self.max_micros);
+        write!(
+            f,
+            "p50 {:.2} p99 {:.2} max {:.2} ms",
+            millis(p50),
+            millis(p99),
+            millis(max)
+        )
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.any() {
             return write!(f, " no faults");
         }
-        for (name, count) in self.faults.named().iter().filter(|(_, count)| *count > 0) {
+        for (name, count) in self.named().iter().filter(|(_, count)| *count > 0) {
             write!(f, " {count} {name}")?;
         }
         Ok(())

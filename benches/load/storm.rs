@@ -25,17 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Redis gets this long to have all events, far beyond the goal, so that a miss has a figure too.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const EVENTS_PER_CYCLE: u64 = 2;
+/// What comes before the number of a session in the name of its client.
+pub(crate) const NAME_PREFIX: &str = "storm-";
 
 /// Runs the storm for `span`, and then waits until Redis has the events of all its sessions.
 pub(crate) fn run(kind: Kind, span: Duration) -> Result<Report> {
-    let broker = Broker::start(
-        kind,
-        Needs {
-            things: THINGS,
-            channels: CHANNELS,
-            storm: true,
-        },
-    )?;
+    run_with(kind, span, &[], EVENTS_PER_CYCLE)
+}
+
+/// The same with other `settings` of rollcall, which then announces so many events of a session.
+pub(crate) fn run_with(
+    kind: Kind,
+    span: Duration,
+    settings: &'static [(&'static str, &'static str)],
+    events_per_cycle: u64,
+) -> Result<Report> {
+    let broker = start(kind, settings)?;
     let mut storm = Storm::new(&broker)?;
 
     let cpu = CpuTime::now(broker.process_id())?;
@@ -48,7 +53,7 @@ pub(crate) fn run(kind: Kind, span: Duration) -> Result<Report> {
 
     let mut drain_seconds = None;
     if let Some(redis) = &broker.redis {
-        let expected = storm.cycles * EVENTS_PER_CYCLE;
+        let expected = storm.cycles * events_per_cycle;
         let (seconds, events) = drain(redis, expected)?;
         drain_seconds = Some(seconds);
         storm.faults.events_wrong = events.abs_diff(expected);
@@ -68,6 +73,22 @@ pub(crate) fn run(kind: Kind, span: Duration) -> Result<Report> {
         drain_seconds,
         ..report
     })
+}
+
+/// A broker for a storm.
+pub(crate) fn start(
+    kind: Kind,
+    settings: &'static [(&'static str, &'static str)],
+) -> Result<Broker> {
+    Broker::start(
+        kind,
+        Needs {
+            things: THINGS,
+            channels: CHANNELS,
+            storm: true,
+            settings,
+        },
+    )
 }
 
 /// Waits for `expected` presence events: how long it took, and how many there are.
@@ -92,7 +113,7 @@ struct Knock {
 }
 
 impl Knock {
-    const NUMBER_AT_IN_NAME: usize = "storm-".len();
+    const NUMBER_AT_IN_NAME: usize = NAME_PREFIX.len();
     const NAME: &str = "storm-00000000";
 
     fn new(login: Option<mqtt::Login<'_>>) -> Self {
@@ -126,7 +147,7 @@ struct Visit {
     has_knocked: bool,
 }
 
-struct Storm<'a> {
+pub(crate) struct Storm<'a> {
     broker: &'a Broker,
     poll: Poll,
     events: Events,
@@ -136,14 +157,17 @@ struct Storm<'a> {
     next_number: usize,
     cycles: u64,
     latency: Histogram<u64>,
-    faults: Faults,
+    pub(crate) faults: Faults,
+    /// Who got a CONNACK, by the number in the name, and when; kept if somebody wants to know.
+    pub(crate) welcomed: Option<Vec<(usize, Instant)>>,
 }
 
 impl<'a> Storm<'a> {
-    fn new(broker: &'a Broker) -> Result<Self> {
+    pub(crate) fn new(broker: &'a Broker) -> Result<Self> {
         Ok(Self {
             broker,
             poll: Poll::new()?,
+            welcomed: None,
             events: Events::with_capacity(SOCKETS),
             knocks: broker
                 .guests
@@ -170,8 +194,25 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
+    /// Has `rate` sessions a second begin, whatever becomes of the earlier ones. Returns how many did.
+    pub(crate) fn blow(&mut self, end: Instant, rate: u32) -> Result<u64> {
+        let begin = Instant::now();
+        let mut begun = 0;
+        while Instant::now() < end {
+            let due = begin.elapsed().as_secs_f64() * f64::from(rate);
+            while begun < due as u64
+                && let Some(slot) = self.idle.pop()
+            {
+                self.begin(slot)?;
+                begun += 1;
+            }
+            self.turn_within(Duration::from_millis(1))?;
+        }
+        Ok(begun)
+    }
+
     /// Lets the sessions under way come to their end.
-    fn calm_down(&mut self) -> Result<()> {
+    pub(crate) fn calm_down(&mut self) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         while self.idle.len() < SOCKETS && Instant::now() < end {
             self.turn()?;
@@ -212,7 +253,11 @@ impl<'a> Storm<'a> {
     }
 
     fn turn(&mut self) -> Result<()> {
-        self.poll.poll(&mut self.events, Some(TICK))?;
+        self.turn_within(TICK)
+    }
+
+    fn turn_within(&mut self, patience: Duration) -> Result<()> {
+        self.poll.poll(&mut self.events, Some(patience))?;
         for event in self.events.iter() {
             let slot = event.token().0;
             let Some(visit) = &mut self.visits[slot] else {
@@ -232,6 +277,9 @@ impl<'a> Storm<'a> {
                     self.latency
                         .saturating_record(visit.began.elapsed().as_nanos() as u64);
                     self.cycles += 1;
+                    if let Some(welcomed) = &mut self.welcomed {
+                        welcomed.push((visit.number, Instant::now()));
+                    }
                 }
                 Answer::Refusal => self.faults.refused += 1,
                 Answer::Closed => self.faults.closed += 1,
