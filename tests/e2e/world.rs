@@ -30,6 +30,8 @@ pub(crate) struct World {
     role: &'static str,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
+    /// What runs the program, such as `ip netns exec NAME`; nothing runs it as it is.
+    wrapper: Vec<String>,
     files: Option<u32>,
     file_size: Option<u64>,
     running: Option<Running>,
@@ -82,6 +84,7 @@ impl World {
             role: "up",
             environment: environment.iter().map(own).collect(),
             flags: Vec::new(),
+            wrapper: Vec::new(),
             files: None,
             file_size: None,
             running: None,
@@ -106,6 +109,12 @@ impl World {
     /// Adds an argument behind `up`, or the part.
     pub(crate) fn flag(&mut self, flag: &str) {
         self.flags.push(flag.to_owned());
+    }
+
+    /// Has the server run by a command, which must become it.
+    #[allow(dead_code, reason = "for tests/chaos")]
+    pub(crate) fn run_by(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&it| it.to_owned()).collect();
     }
 
     /// Lets the server open so many files.
@@ -142,7 +151,14 @@ impl World {
                 command.args(["-c", &run, "sh", PROGRAM]);
                 command
             }
-            (None, None) => Command::new(PROGRAM),
+            (None, None) => match &*self.wrapper {
+                [] => Command::new(PROGRAM),
+                [first, rest @ ..] => {
+                    let mut command = Command::new(first);
+                    command.args(rest).arg(PROGRAM);
+                    command
+                }
+            },
             (Some(files), None) => {
                 let mut command = Command::new("prlimit");
                 command.arg(format!("--nofile={files}")).arg(PROGRAM);
