@@ -141,18 +141,27 @@ impl Shared {
     }
 }
 
+fn pragma_of(connection: &Connection, name: &str) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
 /// Opens the database, ours or a new one.
 fn connect(path: &Path, durability: Durability) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(32);
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let pragma = |name| pragma_of(&connection, name);
+    let known = (pragma("application_id")?, pragma("user_version")?);
     let tables = pragma("schema_version")? != 0;
-    if tables && (application, version) != (APPLICATION, VERSION) {
+    if tables && known != (APPLICATION.into(), VERSION.into()) {
         return Err(rusqlite::Error::InvalidParameterName(format!(
-            "it is of another program, or of version {version}"
+            "it is of another program, or of version {}",
+            known.1
         )));
+    }
+    if !tables {
+        // So that it can shrink; to be said before anything is written.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
@@ -167,6 +176,10 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, rusqlite::
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
+    } else if pragma_of(&connection, "auto_vacuum")? == 0 && writer::has_much_room(&connection)? {
+        // It was made when files could not shrink.
+        tracing::info!(path = %path.display(), "writing sessions and messages anew, since they are few now");
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM")?;
     }
     Ok(connection)
 }

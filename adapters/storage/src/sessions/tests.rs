@@ -492,3 +492,62 @@ fn one_process_has_the_file() {
         .expect("refused");
     assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
 }
+
+#[test]
+fn a_file_that_was_large_shrinks_when_it_is_quiet() {
+    let folder = TempDir::new().expect("folder");
+    let path = folder.path().join("sessions.db");
+    let (sessions, _) = open(&path);
+    let held = number(1);
+    let mut changes = vec![Change::Connected(held, session(1), None)];
+    for n in 1..=4_000 {
+        let packet = vec![n as u8; 4096].into();
+        let large = Message {
+            packet,
+            ..message(n)
+        };
+        changes.push(Change::Message(number(n), large));
+        let delivery = Delivery {
+            message: number(n),
+            qos: 1,
+            retain: false,
+            properties: [].into(),
+            group: None,
+            place: None,
+            released: None,
+        };
+        changes.push(Change::Queued(held, delivery));
+    }
+    keep(&sessions, vec![changes]);
+    let size = || fs::metadata(&path).expect("a file").len();
+    let whole = size();
+    assert!(whole > 12 << 20, "{whole}");
+    keep(&sessions, vec![vec![Change::Ended(held)]]);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while size() > 5 << 20 {
+        assert!(std::time::Instant::now() < end, "{} of {whole}", size());
+        std::thread::yield_now();
+    }
+    keep(
+        &sessions,
+        vec![vec![Change::Retained("t".into(), Some(message(3)))]],
+    );
+    drop(sessions);
+    let (sessions, left) = open(&path);
+    assert_eq!((left.sessions.len(), left.retained.len()), (0, 1));
+    drop(sessions);
+
+    // One of before that could be, which is mostly room.
+    let old = Connection::open(&path).expect("opens");
+    old.execute_batch(
+        "PRAGMA auto_vacuum = NONE; VACUUM; CREATE TABLE large (it BLOB);
+         INSERT INTO large VALUES (zeroblob(20000000)); DROP TABLE large",
+    )
+    .expect("swells");
+    drop(old);
+    assert!(size() > 20_000_000);
+    let (sessions, left) = open(&path);
+    assert_eq!(left.retained.len(), 1);
+    drop(sessions);
+    assert!(size() < 1 << 20, "{}", size());
+}

@@ -13,10 +13,17 @@ use metrics::{
 use rollcall_domain::sessions::{Change, Kept, MessageNumber, SessionNumber};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{Shared, rows};
+use super::{Queue, Shared, pragma_of, rows};
 
 /// How long a file that cannot be written is left alone.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing must have come before the file gives back room, and from one step of that to the next.
+const QUIET: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(20);
+/// Pages of one step: some milliseconds, which whoever comes meanwhile waits.
+const STEP: u32 = 1024;
+/// Unused pages that are left alone: there will be messages again.
+const SPARE: i64 = 1024;
 /// How often that is tried once nothing more will come.
 const LAST_TRIES: u32 = 20;
 
@@ -27,6 +34,8 @@ pub(super) struct Writer {
     /// Taken from the queue, to be committed together.
     changes: Vec<Change>,
     kept: Vec<Kept>,
+    /// The file may be larger than it has to be.
+    loose: bool,
     metrics: Metrics,
 }
 
@@ -84,6 +93,7 @@ impl Writer {
             commit_interval,
             changes: Vec::new(),
             kept: Vec::new(),
+            loose: true,
             metrics: Metrics::new(),
         }
     }
@@ -116,15 +126,32 @@ impl Writer {
         }
     }
 
-    /// Returns when there is something to do, not before `next`.
-    fn wait(&self, next: Instant) {
-        if self.kept.is_empty() {
-            let queue = self.shared.queue();
-            let idle = self
-                .shared
-                .queued
-                .wait_while(queue, |queue| queue.batches.is_empty() && !queue.closed);
-            drop(idle.expect("invariant: no panic under the lock"));
+    /// Returns when there is something to do, not before `next`. Until then the file gives back room.
+    fn wait(&mut self, next: Instant) {
+        let shared = Arc::clone(&self.shared);
+        let mut patience = QUIET;
+        while self.kept.is_empty() {
+            let idle = |queue: &mut Queue| queue.batches.is_empty() && !queue.closed;
+            let queue = shared.queue();
+            if !self.loose {
+                let came = shared.queued.wait_while(queue, idle);
+                drop(came.expect("invariant: no panic under the lock"));
+                break;
+            }
+            let came = shared.queued.wait_timeout_while(queue, patience, idle);
+            let (queue, waited) = came.expect("invariant: no panic under the lock");
+            drop(queue);
+            if !waited.timed_out() {
+                break;
+            }
+            self.loose = match give_back(&self.connection) {
+                Ok(more) => more,
+                Err(error) => {
+                    tracing::debug!(%error, "sessions and messages give back no room");
+                    false
+                }
+            };
+            patience = PAUSE;
         }
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
@@ -154,6 +181,7 @@ impl Writer {
         if failing.swap(false, Ordering::Relaxed) {
             tracing::info!("sessions and messages can be written again");
         }
+        self.loose = true;
         self.metrics.commit.record(begin.elapsed().as_secs_f64());
         self.metrics.changes.increment(self.changes.len() as u64);
         let bytes = self.changes.iter().map(rows::cost).sum();
@@ -165,6 +193,29 @@ impl Writer {
         }
         true
     }
+}
+
+/// Whether most of the file is unused.
+pub(super) fn has_much_room(connection: &Connection) -> rusqlite::Result<bool> {
+    let unused = pragma_of(connection, "freelist_count")?;
+    Ok(unused > SPARE.max(pragma_of(connection, "page_count")? / 2))
+}
+
+/// Makes the file smaller by a step, if most of it is unused. Returns whether there is more to do.
+fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
+    if !has_much_room(connection)? {
+        return Ok(false);
+    }
+    let mut vacuum = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({STEP})"))?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    drop(rows);
+    if has_much_room(connection)? {
+        return Ok(true);
+    }
+    // The file itself is cut when the log is worked off.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(false)
 }
 
 fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()> {
