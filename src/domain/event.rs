@@ -3,6 +3,7 @@
 mod exclude;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use crate::identity::Timestamp;
 use crate::presence::{Change, Presence};
@@ -106,31 +107,42 @@ pub fn json(metadata: &serde_json::Map<String, serde_json::Value>) -> String {
         .replace('&', "\\u0026")
 }
 
-/// The fields of `mainflux.mqtt`: exactly four, or ten when `extended`.
+/// The fields of `mainflux.mqtt`: exactly four, or those that tell the session, too, when `extended`.
 #[must_use]
 pub fn presence(presence: &Presence, instance: &str, extended: bool) -> Fields {
+    let mut fields = Vec::with_capacity(10);
+    tell_presence(presence, instance, extended, &mut |name, value| {
+        fields.push((name.into(), value.to_string().into()));
+    });
+    fields
+}
+
+/// Tells the fields one by one, for who has no use for a list of them.
+pub fn tell_presence(
+    presence: &Presence,
+    instance: &str,
+    extended: bool,
+    tell: &mut dyn FnMut(&'static str, &dyn Display),
+) {
     let session = &presence.session;
     let (event_type, sequence, reason) = match presence.change {
         Change::Arrived => ("connect", "1", None),
         Change::Left(farewell) => ("disconnect", "2", Some(farewell.as_str())),
     };
-    let mut fields = Vec::with_capacity(if extended { 10 } else { 4 });
-    let mut add = |name: &'static str, value: Cow<'static, str>| fields.push((name.into(), value));
-    add("thing_id", session.thing.to_string().into());
-    add("event_type", event_type.into());
-    add("instance", instance.to_owned().into());
-    add("occurred_at", presence.at.to_string().into());
+    tell("thing_id", &session.thing);
+    tell("event_type", &event_type);
+    tell("instance", &instance);
+    tell("occurred_at", &presence.at);
     if extended {
-        add("session_id", session.id.to_string().into());
-        add("client_id", session.client_id.to_string().into());
-        add("sequence", sequence.into());
+        tell("session_id", &session.id);
+        tell("client_id", &session.client_id);
+        tell("sequence", &sequence);
         if let Some(reason) = reason {
-            add("reason", reason.into());
+            tell("reason", &reason);
         }
-        add("protocol", session.protocol.as_str().into());
-        add("peer", session.peer.to_string().into());
+        tell("protocol", &session.protocol.as_str());
+        tell("peer", &session.peer);
     }
-    fields
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use metrics::{Counter, counter, describe_counter};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError};
-use rollcall_domain::event::{self, Fields};
+use redis::{Cmd, Pipeline, RedisError, RedisWrite};
+use rollcall_domain::event;
 use rollcall_domain::identity::{SessionId, Timestamp};
 use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{Change, Journal, Noted, Online, Presence};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::Config;
 use crate::lease::{Held, Keeper};
 use crate::relay::{Carried, Passage, Trouble};
-use crate::roll::{Keys, Row};
+use crate::roll::{self, Keys};
 use crate::script::{Script, Target};
 
 static APPEND: Script = Script::new(concat!(
@@ -31,6 +31,9 @@ static RESTORE: Script = Script::new(include_str!("restore.lua"));
 
 /// Sessions of one script call, where not `redis.batch` says.
 const STEP: usize = 256;
+/// Arguments of an event, and their bytes: at least what most have.
+const ARGUMENTS: usize = 16;
+const ARGUMENTS_BYTES: usize = 512;
 
 /// From the journal of presence to its stream.
 pub(crate) struct Presences {
@@ -112,7 +115,7 @@ impl Presences {
     }
 
     fn append(&self, after: u64, noted: &[Noted]) -> Cmd {
-        let mut call = APPEND.call();
+        let mut call = APPEND.call_with(ARGUMENTS * noted.len(), ARGUMENTS_BYTES * noted.len());
         let (keys, instance) = (&self.keys, &*self.instance);
         call.arg(5)
             .arg(&self.target.stream)
@@ -132,11 +135,13 @@ impl Presences {
         } in noted
         {
             let session = &presence.session;
-            call.arg(*position).arg(session.id.to_string());
+            call.arg(*position).write_arg_fmt(session.id);
             match presence.change {
-                Change::Arrived => call.arg(Row::new(session, presence.at, instance).text()),
-                Change::Left(_) => call.arg(""),
-            };
+                Change::Arrived => roll::add_row(&mut call, session, presence.at, instance),
+                Change::Left(_) => {
+                    call.arg("");
+                }
+            }
             add_event(&mut call, presence, instance, self.extended);
         }
         call
@@ -195,8 +200,8 @@ impl Presences {
                     at: *since,
                 };
                 lift(&mut self.floor, &mut presence);
-                call.arg(session.id.to_string());
-                call.arg(Row::new(session, presence.at, &self.instance).text());
+                call.write_arg_fmt(session.id);
+                roll::add_row(&mut call, session, presence.at, &self.instance);
                 add_event(&mut call, &presence, &self.instance, self.extended);
             }
             restored += call.query_async::<u64>(redis).await?;
@@ -345,8 +350,8 @@ impl Presences {
         self.add_keys(&mut call);
         call.arg(step);
         for (_, Online { session, since }) in online {
-            call.arg(session.id.to_string());
-            call.arg(Row::new(session, *since, &self.instance).text());
+            call.write_arg_fmt(session.id);
+            roll::add_row(&mut call, session, *since, &self.instance);
         }
         call.query_async(redis).await
     }
@@ -384,11 +389,12 @@ fn lift(floor: &mut Timestamp, presence: &mut Presence) {
 /// Adds when it was, how many fields and values there are, and these.
 fn add_event(call: &mut Cmd, presence: &Presence, instance: &str, extended: bool) {
     call.arg(presence.at.0);
-    let fields: Fields = event::presence(presence, instance, extended);
-    call.arg(2 * fields.len());
-    for (name, value) in &fields {
-        call.arg(name.as_bytes()).arg(value.as_bytes());
-    }
+    let mut fields = 0;
+    event::tell_presence(presence, instance, extended, &mut |_, _| fields += 1);
+    call.arg(2 * fields);
+    event::tell_presence(presence, instance, extended, &mut |name, value| {
+        call.arg(name).write_arg_fmt(value);
+    });
 }
 
 impl Passage for Presences {

@@ -3,13 +3,14 @@
 //! Each instance has a part of it, and writes no other's but that of one that is gone.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, RedisError, RedisWrite, Value};
 use rollcall_domain::event::Fields;
-use rollcall_domain::identity::Timestamp;
-use rollcall_domain::presence::{Farewell, Session};
-use serde::{Deserialize, Serialize};
+use rollcall_domain::identity::{ThingId, Timestamp};
+use rollcall_domain::presence::{Farewell, Peer, Session};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -94,17 +95,6 @@ pub struct Row {
 }
 
 impl Row {
-    pub(crate) fn new(session: &Session, since: Timestamp, instance: &str) -> Self {
-        Self {
-            thing_id: session.thing.to_string(),
-            instance: instance.to_owned(),
-            since: since.to_string(),
-            client_id: session.client_id.to_string(),
-            protocol: session.protocol.as_str().to_owned(),
-            peer: session.peer.to_string(),
-        }
-    }
-
     pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).expect("invariant: text")
     }
@@ -135,6 +125,34 @@ impl Row {
         }
         fields
     }
+}
+
+/// Adds the [`Row`] of a session to a call, written in place: there may be millions.
+pub(crate) fn add_row(call: &mut Cmd, session: &Session, since: Timestamp, instance: &str) {
+    fn shown<T: Display, S: Serializer>(it: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(it)
+    }
+    #[derive(Serialize)]
+    struct Row<'a> {
+        #[serde(serialize_with = "shown")]
+        thing_id: ThingId,
+        instance: &'a str,
+        #[serde(serialize_with = "shown")]
+        since: Timestamp,
+        client_id: &'a str,
+        protocol: &'static str,
+        #[serde(serialize_with = "shown")]
+        peer: Peer,
+    }
+    let row = Row {
+        thing_id: session.thing,
+        instance,
+        since,
+        client_id: &session.client_id,
+        protocol: session.protocol.as_str(),
+        peer: session.peer,
+    };
+    serde_json::to_writer(call.writer_for_next_arg(), &row).expect("invariant: text");
 }
 
 /// The stream of presence and the roll, at one moment.
@@ -240,5 +258,47 @@ pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
             has_roll: relayed || !parts.is_empty(),
             parts,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_domain::identity::SessionId;
+    use rollcall_domain::presence::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let thing: ThingId = "01010101-0101-0101-0101-010101010101"
+            .parse()
+            .expect("an id");
+        let session = Session {
+            id: SessionId::generate(),
+            thing,
+            client_id: "a \"lamp\"\n\\ ☼".into(),
+            protocol: Protocol::Mqtt311,
+            peer: Peer::Ip("[::1]:1883".parse().expect("an address")),
+        };
+        let mut call = Cmd::new();
+        add_row(
+            &mut call,
+            &session,
+            Timestamp(1_693_312_937_471_064_150),
+            "front \"1\"",
+        );
+        let packed = call.get_packed_command();
+        let packed = String::from_utf8(packed).expect("text");
+        // "*1", its length, itself.
+        let text = packed.lines().nth(2).expect("an argument");
+        let expected = Row {
+            thing_id: thing.to_string(),
+            instance: "front \"1\"".to_owned(),
+            since: "1693312937471064150".to_owned(),
+            client_id: session.client_id.to_string(),
+            protocol: "mqtt3.1.1".to_owned(),
+            peer: "[::1]:1883".to_owned(),
+        };
+        assert_eq!(Row::parse(text), expected);
     }
 }

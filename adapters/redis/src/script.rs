@@ -36,7 +36,13 @@ impl Script {
 
     /// A call, to be given keys and arguments.
     pub(crate) fn call(&self) -> Cmd {
-        let mut call = redis::cmd("EVALSHA");
+        self.call_with(0, 0)
+    }
+
+    /// The same with room for so many `arguments`, which have so many `bytes`.
+    pub(crate) fn call_with(&self, arguments: usize, bytes: usize) -> Cmd {
+        let mut call = Cmd::with_capacity(arguments, bytes);
+        call.arg("EVALSHA");
         call.arg(self.sha.get().expect("invariant: loaded before"));
         call
     }
