@@ -225,3 +225,42 @@ fn who_reads_but_acknowledges_nothing_is_sent_no_more_than_a_session_may_hold() 
         lazy.disconnect();
     }
 }
+
+#[test]
+fn who_sends_little_does_not_wait_for_many_who_send_much() {
+    const MANY: usize = 20;
+    let world = World::with(&[("ROLLCALL_MQTT__WORKERS", "1")]);
+    let (thing, channel) = world.member();
+    let topic = format!("channels/{channel}/messages");
+    // A hundred thousand user properties are much work, once they are all there.
+    let properties = [0x26, 0, 1, b'a', 0, 1, b'b'].repeat(100_000);
+    let packet = publish(true, &topic, b"", 1, false, 1, &properties);
+    let (most, last) = packet.split_at(packet.len() - 1);
+    let mut many: Vec<Client> = (0..MANY)
+        .map(|n| world.client(Hello::of(&thing, &n.to_string()).five()))
+        .collect();
+    for client in &mut many {
+        client.send(most);
+    }
+    let mut other = world.client(Hello::of(&thing, "other"));
+    other.send(&[0xC0, 0]);
+    assert_eq!(other.receive().first, 0xD0);
+    // All is there when it goes on.
+    world.signal("STOP");
+    for client in &mut many {
+        client.send(last);
+    }
+    other.send(&[0xC0, 0]);
+    world.signal("CONT");
+    assert_eq!(other.receive().first, 0xD0);
+    let is_answered = |client: &&Client| {
+        client.stream.set_nonblocking(true).expect("a socket");
+        client.stream.peek(&mut [0]).is_ok()
+    };
+    let answered = many.iter().filter(is_answered).count();
+    assert!(answered < MANY, "all of them went first");
+    for mut client in many {
+        client.stream.set_nonblocking(false).expect("a socket");
+        assert_eq!(client.receive().first, 0x40);
+    }
+}

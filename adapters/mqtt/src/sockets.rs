@@ -21,6 +21,8 @@ pub(crate) const READ_BYTES: usize = 128 * 1024;
 /// Reads of one socket, and accepts of one door, before others get their turn.
 const READS: usize = 2;
 const ACCEPTS: usize = 64;
+/// How long a turn goes on reading long packets.
+const LONG_READS: Duration = Duration::from_millis(10);
 /// Steps of handshakes in one turn: some take a millisecond, and those who are connected must not wait for
 /// crowds to come in.
 const HANDSHAKES: u32 = 8;
@@ -171,6 +173,27 @@ impl Worker {
         let connection = &mut self.connections[token];
         connection.readable = true;
         self.read(token);
+    }
+
+    /// Reads what sockets have. A long packet can be much work once it is whole, so the others go first, and some
+    /// of the long ones wait for the next turn.
+    pub(crate) fn read_again(&mut self) {
+        if (self.again.is_empty() && self.long.is_empty()) || self.is_crowded() {
+            return;
+        }
+        for token in std::mem::take(&mut self.again) {
+            let connection = self.connections.get(token);
+            match connection.is_some_and(|it| it.input.len() > READ_BYTES / 2) {
+                true => self.long.push(token),
+                false => self.read(token),
+            }
+        }
+        for (n, token) in std::mem::take(&mut self.long).into_iter().enumerate() {
+            match n > 0 && self.now.elapsed() > LONG_READS {
+                true => self.long.push(token),
+                false => self.read(token),
+            }
+        }
     }
 
     pub(crate) fn read(&mut self, token: usize) {

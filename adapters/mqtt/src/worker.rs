@@ -68,8 +68,9 @@ pub(crate) struct Worker {
     pub(crate) dirty: Vec<usize>,
     /// Steps of handshakes of this turn.
     pub(crate) handshakes: u32,
-    /// Connections with more to read.
+    /// Connections with more to read, and those of them that are in the middle of a long packet.
     pub(crate) again: Vec<usize>,
+    pub(crate) long: Vec<usize>,
     /// Connections found to be at an end while something else went on.
     pub(crate) doomed: Vec<(usize, u32, Farewell)>,
     /// Sessions that were to queue more than they may.
@@ -148,6 +149,7 @@ impl Worker {
             dirty: Vec::new(),
             handshakes: 0,
             again: Vec::new(),
+            long: Vec::new(),
             doomed: Vec::new(),
             overflowed: Vec::new(),
             swept: 0,
@@ -216,6 +218,7 @@ impl Worker {
 
     fn patience(&self) -> Option<Duration> {
         let busy = !self.again.is_empty()
+            || !self.long.is_empty()
             || !self.accepting.is_empty()
             || !self.doomed.is_empty()
             || !self.replaying.is_empty();
@@ -230,7 +233,7 @@ impl Worker {
     }
 
     /// Whether another worker has more to deliver than it should: take no new messages before it has.
-    fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.notes.is_behind() || self.shared.inboxes.iter().any(|inbox| inbox.is_crowded())
     }
 
@@ -262,15 +265,6 @@ impl Worker {
             connection.readable = true;
             connection.hangup |= event.is_read_closed();
             self.again.push(token);
-        }
-    }
-
-    fn read_again(&mut self) {
-        if self.again.is_empty() || self.is_crowded() {
-            return;
-        }
-        for token in std::mem::take(&mut self.again) {
-            self.read(token);
         }
     }
 
