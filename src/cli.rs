@@ -23,7 +23,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use rollcall_domain::identity::Secret;
-use rollcall_grpc::client::Client;
+use rollcall_grpc::client::{self, Client};
+use rollcall_tls::client::Settings as ClientTls;
 
 use crate::config::{self, Config};
 use crate::secrets;
@@ -41,9 +42,18 @@ pub struct Arguments {
     /// Data folder [default: ./data]
     #[arg(long, global = true, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Where a running server serves gRPC [default: what the configuration says]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    /// Where a running server serves gRPC: host:port, or https://host:port [default: what the configuration says]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     server: Option<String>,
+    /// Who vouches for servers with https:// [default: grpc.client.ca; if it is empty, whom this machine trusts]
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// A certificate for servers that ask for one [default: grpc.client.certificate]
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key [default: grpc.client.key]
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// A file with the token to use [default: that of `rollcall login` at this server; if nobody is signed in there,
     /// secrets/admin.token in the data folder]
     #[arg(long, global = true, value_name = "FILE")]
@@ -136,13 +146,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         config: file,
         data,
         server,
+        tls_ca,
+        tls_certificate,
+        tls_key,
         token_file,
         json,
         command,
     } = arguments;
     let mut flags = Vec::new();
-    if let Some(data) = &data {
-        flags.push(("data", data.display().to_string()));
+    for (name, path) in [
+        ("data", data),
+        ("grpc.client.ca", tls_ca),
+        ("grpc.client.certificate", tls_certificate),
+        ("grpc.client.key", tls_key),
+    ] {
+        flags.extend(path.map(|path| (name, path.display().to_string())));
     }
     if let Command::Up(serve::Up { serve, .. })
     | Command::Mqtt(serve)
@@ -204,12 +222,21 @@ struct Session<'a> {
 impl Session<'_> {
     async fn connect(&self) -> anyhow::Result<Client> {
         let server = self.server();
-        Ok(Client::connect(&server, &self.token(&server).await?).await?)
+        let token = self.token(&server).await?;
+        Ok(Client::connect(&server, self.tls(), &token).await?)
     }
 
     fn server(&self) -> String {
-        let server = self.server.clone();
-        server.unwrap_or_else(|| self.config.grpc.listen.to_string())
+        let grpc = &self.config.grpc;
+        match &self.server {
+            Some(server) => client::canonical(server).to_owned(),
+            None if grpc.tls.is_on() => format!("https://{}", grpc.listen),
+            None => grpc.listen.to_string(),
+        }
+    }
+
+    fn tls(&self) -> &ClientTls {
+        &self.config.grpc.client
     }
 
     /// Where users sign in: the server that is named, or the users service that it asks.
@@ -221,8 +248,8 @@ impl Session<'_> {
     }
 
     fn users_authority(&self) -> Option<String> {
-        let authority = self.config.users.authority.strip_prefix("http://")?;
-        Some(authority.trim_end_matches('/').to_owned())
+        let authority = self.config.users.authority.as_str();
+        (!authority.is_empty()).then(|| client::canonical(authority).to_owned())
     }
 
     async fn token(&self, server: &str) -> anyhow::Result<Secret> {
@@ -232,7 +259,7 @@ impl Session<'_> {
         let mut servers = vec![server.to_owned()];
         servers.extend(self.users_authority());
         if let Some(mut credentials) = Credentials::find()?
-            && let Some(token) = credentials.token(&servers).await?
+            && let Some(token) = credentials.token(&servers, self.tls()).await?
         {
             return Ok(token);
         }

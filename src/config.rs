@@ -7,6 +7,7 @@ use std::time::Duration;
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 use rollcall_domain::identity::Secret;
+use rollcall_domain::setting::{choice, one_or_many};
 use rollcall_domain::users::{self, PasswordRule, Registration};
 use serde::Deserialize;
 
@@ -71,6 +72,7 @@ pub struct Users {
     pub authority: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    #[serde(deserialize_with = "choice")]
     pub registration: Registration,
     pub password_rule: PasswordRule,
     /// Empty for a generated key.
@@ -83,6 +85,7 @@ pub struct Users {
     pub reset_token_duration: Duration,
     pub reset_endpoint: String,
     /// Where links may lead; `*` is anywhere.
+    #[serde(deserialize_with = "one_or_many")]
     pub reset_hosts: Vec<String>,
     pub max_guesses: u32,
     pub max_guesses_in_all: u32,
@@ -151,6 +154,9 @@ impl Users {
                 "users.hashers",
                 "from 1 to 64",
             ),
+            // Else two who sign in at one moment are one too many.
+            (self.max_hashing == 0, "users.max_hashing", "at least 1"),
+            (self.timeout.is_zero(), "users.timeout", "longer than 0s"),
         ]
         .into_iter()
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
@@ -173,6 +179,7 @@ pub struct Things {
     pub url: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    #[serde(deserialize_with = "choice")]
     pub show_keys: ShowKeys,
 }
 
@@ -213,10 +220,7 @@ pub enum ConfigError {
     #[error("wrong configuration: {0}")]
     Wrong(#[from] config::ConfigError),
     #[error("wrong configuration: {key}: {problem}")]
-    Value {
-        key: &'static str,
-        problem: &'static str,
-    },
+    Value { key: String, problem: &'static str },
     #[error("cannot find the name of this host: set `instance`")]
     HostName(#[source] std::io::Error),
 }
@@ -312,13 +316,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "longer than 0s",
         ),
         (
+            config.things.timeout.is_zero(),
+            "things.timeout",
+            "longer than 0s",
+        ),
+        (
             config.mqtt.max_connections == 0,
             "mqtt.max_connections",
             "at least 1",
         ),
     ] {
         if wrong {
-            return Err(ConfigError::Value { key, problem });
+            return Err(value(key, problem));
         }
     }
     let problems = [
@@ -331,9 +340,33 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         config.http.problem(),
     ];
     if let Some((key, problem)) = problems.into_iter().flatten().next() {
-        return Err(ConfigError::Value { key, problem });
+        return Err(value(key, problem));
+    }
+    let sections = [
+        ("grpc.tls", config.grpc.tls.lacks()),
+        ("grpc.client", config.grpc.client.problem()),
+        ("http.tls", config.http.tls.lacks()),
+    ];
+    for (section, found) in sections {
+        if let Some((name, problem)) = found {
+            return Err(value(format!("{section}.{name}"), problem));
+        }
+    }
+    for (key, url) in [
+        ("users.authority", &config.users.authority),
+        ("things.authority", &config.things.authority),
+        ("things.url", &config.things.url),
+    ] {
+        if !url.is_empty() && !rollcall_grpc::is_address(url) {
+            return Err(value(key, "write http://host:7000, or https://host:7000"));
+        }
     }
     Ok(())
+}
+
+fn value(key: impl Into<String>, problem: &'static str) -> ConfigError {
+    let key = key.into();
+    ConfigError::Value { key, problem }
 }
 
 /// What a part that runs alone has to be told.
@@ -343,23 +376,26 @@ fn check(config: &Config) -> Result<(), ConfigError> {
 pub fn check_role(config: &Config, role: Role) -> Result<(), ConfigError> {
     let asks_users = matches!(role, Role::Things | Role::Bootstrap);
     let (users, things) = (&config.users.authority, &config.things.authority);
-    if asks_users && users.is_empty() {
-        return Err(ConfigError::Value {
-            key: "users.authority",
-            problem: "name the users service: http://host:7000",
-        });
-    }
-    if role == Role::Mqtt && things.is_empty() {
-        return Err(ConfigError::Value {
-            key: "things.authority",
-            problem: "name the things service: http://host:7000",
-        });
-    }
-    if role == Role::Bootstrap && config.things.url.is_empty() {
-        return Err(ConfigError::Value {
-            key: "things.url",
-            problem: "name the things service: http://host:7000",
-        });
+    for (lacks, key, problem) in [
+        (
+            asks_users && users.is_empty(),
+            "users.authority",
+            "name the users service: http://host:7000",
+        ),
+        (
+            role == Role::Mqtt && things.is_empty(),
+            "things.authority",
+            "name the things service: http://host:7000",
+        ),
+        (
+            role == Role::Bootstrap && config.things.url.is_empty(),
+            "things.url",
+            "name the things service: http://host:7000",
+        ),
+    ] {
+        if lacks {
+            return Err(value(key, problem));
+        }
     }
     Ok(())
 }
@@ -511,6 +547,46 @@ mod tests {
                 "users.max_guesses_in_all",
             ),
             ("ROLLCALL_USERS__HASHERS", "0", "users.hashers"),
+            ("ROLLCALL_USERS__MAX_HASHING", "0", "users.max_hashing"),
+            ("ROLLCALL_USERS__TIMEOUT", "0s", "users.timeout"),
+            ("ROLLCALL_THINGS__TIMEOUT", "0s", "things.timeout"),
+            (
+                "ROLLCALL_USERS__RESET_HOSTS",
+                "https://a.example,b.example",
+                "users.reset_hosts",
+            ),
+            (
+                "ROLLCALL_USERS__RESET_HOSTS",
+                "https://a.example/login",
+                "users.reset_hosts",
+            ),
+            ("ROLLCALL_USERS__AUTHORITY", "users:7000", "users.authority"),
+            (
+                "ROLLCALL_THINGS__AUTHORITY",
+                "redis://things:7000",
+                "things.authority",
+            ),
+            ("ROLLCALL_THINGS__URL", "http://things/api", "things.url"),
+            ("ROLLCALL_GRPC__TLS__CERTIFICATE", "a.pem", "grpc.tls.key"),
+            ("ROLLCALL_GRPC__TLS__KEY", "a.key", "grpc.tls.certificate"),
+            (
+                "ROLLCALL_GRPC__TLS__CLIENT_CA",
+                "ca.pem",
+                "grpc.tls.client_ca",
+            ),
+            ("ROLLCALL_HTTP__TLS__CERTIFICATE", "a.pem", "http.tls.key"),
+            (
+                "ROLLCALL_HTTP__TLS__CLIENT_CRL",
+                "crl",
+                "http.tls.client_crl",
+            ),
+            ("ROLLCALL_GRPC__CLIENT__CERTIFICATE", "a", "grpc.client.key"),
+            ("ROLLCALL_GRPC__CLIENT__KEY", "a", "grpc.client.certificate"),
+            (
+                "ROLLCALL_GRPC__CLIENT__SERVER_NAME",
+                "no name",
+                "grpc.client.server_name",
+            ),
             ("ROLLCALL_EVENTS__EXCLUDE", "*.view,things", "\"things\""),
             ("ROLLCALL_EVENTS__EXCLUDE", "*.VIEW", "events.exclude"),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
@@ -532,6 +608,59 @@ mod tests {
             let message = error.to_string();
             assert!(message.contains(told), "{name}={value}: {message}");
         }
+    }
+
+    #[test]
+    fn what_is_none_of_the_words_is_told_which_there_are() {
+        for (key, words) in [
+            ("log.format", "`text` or `json`"),
+            ("mqtt.access", "`things` or `open`"),
+            ("mqtt.durability", "`disk`, `process`, `memory`"),
+            ("mqtt.tls.min_version", "`1.2` or `1.3`"),
+            (
+                "mqtt.tls.client_certificate",
+                "`none`, `optional`, `required`",
+            ),
+            (
+                "mqtt.tls.certificate_login",
+                "`with_key` or `instead_of_key`",
+            ),
+            ("mqtt.limits.rate_action", "`delay` or `disconnect`"),
+            ("mqtt.listeners.tls.transport", "`tcp`, `tls`, `ws`, `wss`"),
+            ("mqtt.listeners.tls.access", "`things` or `open`"),
+            ("mqtt.listeners.tls.tls.min_version", "`1.2` or `1.3`"),
+            ("users.registration", "`open` or `admin`"),
+            ("mail.encryption", "`starttls`, `tls`, `none`"),
+            ("things.show_keys", "`always` or `once`"),
+            ("journal.durability", "`disk` or `process`"),
+            ("journal.when_full", "`refuse` or `drop_oldest`"),
+        ] {
+            let name = format!("ROLLCALL_{}", key.to_uppercase().replace('.', "__"));
+            let error = build(None, environment(&[(&name, "other")]), &[]).expect_err(key);
+            let message = error.to_string();
+            assert!(message.contains(words), "{key}: {message}");
+            assert!(message.contains(key), "{key}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_written_or_in_a_file() {
+        for (name, file, key) in [
+            ("ADMIN__PASSWORD", "ADMIN__PASSWORD_FILE", "admin.password"),
+            ("MAIL__PASSWORD", "MAIL__PASSWORD_FILE", "mail.password"),
+        ] {
+            let both = [name, file].map(|name| format!("ROLLCALL_{name}"));
+            let both = [(&*both[0], "a password"), (&*both[1], "a file")];
+            let error = build(None, environment(&both), &[]).expect_err(key);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+        let clear = [
+            ("ROLLCALL_MAIL__HOST", "mail.example"),
+            ("ROLLCALL_MAIL__USER", "postman"),
+            ("ROLLCALL_MAIL__ENCRYPTION", "none"),
+        ];
+        let error = build(None, environment(&clear), &[]).expect_err("in clear");
+        assert!(error.to_string().contains("mail.encryption"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! rollcall, the whole or a part of it: the edges are opened, joined to the domain, and drained.
 
+mod certificates;
 mod front;
 mod hearing;
 mod rest;
@@ -38,6 +39,7 @@ pub use role::Role;
 
 use crate::config::Config;
 use crate::secrets::Secrets;
+use certificates::AllCertificates;
 use front::{Revoking, RunningFront};
 use hearing::{Hearing, LogSource};
 use services::Services;
@@ -56,6 +58,7 @@ pub struct Server {
     relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
     refused: oneshot::Receiver<Refused>,
+    certificates: Arc<AllCertificates>,
     pub things: Option<Arc<Things>>,
     pub bootstrap: Option<Arc<Bootstrap>>,
     pub admin: Option<UserId>,
@@ -106,6 +109,9 @@ impl Server {
             let authority = services.authority(config)?;
             front = Some(RunningFront::start(config, authority, journal, &revoking).await?);
         }
+        let reload = front.as_ref().map(RunningFront::reload);
+        let certificates = Arc::new(AllCertificates::read(config, reload)?);
+        certificates::warn_of_clear_text(config, role);
         let addresses = Addresses {
             mqtt: front
                 .as_ref()
@@ -139,16 +145,20 @@ impl Server {
             bootstrap: services.bootstrap.clone(),
             front: front.as_ref().map(RunningFront::for_grpc),
             overview: overview.clone(),
+            reload: certificates.clone(),
             logs,
         };
+        let tls = certificates.grpc.clone();
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = rollcall_grpc::serve(&settings, grpc, served, until).await {
+            if let Err(error) = rollcall_grpc::serve(&settings, tls, grpc, served, until).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "gRPC has failed");
             }
         }));
         let pages = Site::Pages(Pages {
             metrics: metrics.clone(),
             readiness: readiness(&stopping, front.as_ref()),
+            reload: certificates.clone(),
+            admins: Arc::clone(&services.admins),
             front: front
                 .as_ref()
                 .map(|it| it.for_http(Arc::clone(&services.admins))),
@@ -164,8 +174,9 @@ impl Server {
         );
         for (listener, site) in sites {
             let (settings, until) = (config.http.clone(), stopped.clone());
+            let tls = certificates.http.clone();
             tasks.push(tokio::spawn(async move {
-                rollcall_http::serve(&settings, listener, site, until).await;
+                rollcall_http::serve(&settings, tls, listener, site, until).await;
             }));
         }
         if let Some(hearing) = hearing(config, &services, &database).await? {
@@ -195,6 +206,7 @@ impl Server {
             relay_time,
             tasks,
             refused,
+            certificates,
             things: services.things,
             bootstrap: services.bootstrap,
             admin: services.admin,
@@ -203,11 +215,10 @@ impl Server {
         })
     }
 
-    /// What reads certificates again, if this process has any.
+    /// What reads certificates again.
     #[must_use]
-    pub fn reload(&self) -> Option<Arc<dyn Reload>> {
-        let front = self.front.as_ref()?;
-        Some(Arc::new(front.front.handle()))
+    pub fn reload(&self) -> Arc<dyn Reload> {
+        self.certificates.clone()
     }
 
     /// Returns if the server cannot go on, with the reason.

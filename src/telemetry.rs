@@ -1,11 +1,13 @@
 //! What the program says of itself while it runs.
 
+use rollcall_domain::setting::choice;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    #[serde(deserialize_with = "choice")]
     pub format: Format,
     pub filter: String,
 }

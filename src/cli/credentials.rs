@@ -12,6 +12,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rollcall_domain::identity::Secret;
 use rollcall_grpc::client::tokens::Tokens;
 use rollcall_grpc::users_api::TokenPair;
+use rollcall_tls::client::Settings as ClientTls;
 use serde::{Deserialize, Serialize};
 
 /// What is left of an access token when it is time for another.
@@ -87,19 +88,27 @@ impl Credentials {
     }
 
     /// Ends the login at a server. Returns whose it was.
-    pub(super) async fn end(&mut self, server: &str) -> anyhow::Result<Option<String>> {
+    pub(super) async fn end(
+        &mut self,
+        server: &str,
+        tls: &ClientTls,
+    ) -> anyhow::Result<Option<String>> {
         let Some(login) = self.logins.get(server) else {
             return Ok(None);
         };
         let token = login.refresh_token.clone();
-        Tokens::connect(server).await?.revoke(token).await?;
+        Tokens::connect(server, tls).await?.revoke(token).await?;
         let ended = self.logins.remove(server);
         self.write()?;
         Ok(ended.map(|login| login.identity))
     }
 
     /// The token for `server`, or of the users service that it asks; a new one when it is about to run out.
-    pub(super) async fn token(&mut self, servers: &[String]) -> anyhow::Result<Option<Secret>> {
+    pub(super) async fn token(
+        &mut self,
+        servers: &[String],
+        tls: &ClientTls,
+    ) -> anyhow::Result<Option<Secret>> {
         let known = servers
             .iter()
             .find(|server| self.logins.contains_key(*server));
@@ -109,7 +118,7 @@ impl Credentials {
         };
         if runs_out(&login.access_token, SystemTime::now() + SOON) {
             let refresh = login.refresh_token.clone();
-            let pair = Tokens::connect(server).await?.refresh(refresh).await;
+            let pair = Tokens::connect(server, tls).await?.refresh(refresh).await;
             let pair = pair.with_context(|| {
                 format!("the login at {server} is over: sign in with `rollcall login`")
             })?;

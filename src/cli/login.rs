@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use rollcall_domain::identity::Secret;
-use rollcall_grpc::client::tokens::Tokens;
+use rollcall_grpc::client::{self, tokens::Tokens};
 use serde_json::json;
 
 use super::Session;
@@ -25,7 +25,12 @@ pub(super) struct Login {
 impl Login {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         let server = session.users_server();
-        let mut tokens = Tokens::connect(&server).await?;
+        if client::is_in_clear(&server) {
+            eprintln!(
+                "rollcall: the password goes in clear to another machine: write https:// if it speaks TLS"
+            );
+        }
+        let mut tokens = Tokens::connect(&server, session.tls()).await?;
         let identity = match self.identity {
             Some(identity) => identity,
             None => ask("Identity: ")?,
@@ -51,7 +56,7 @@ impl Logout {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         let server = session.users_server();
         let ended = match Credentials::find()? {
-            Some(mut credentials) => credentials.end(&server).await?,
+            Some(mut credentials) => credentials.end(&server, session.tls()).await?,
             None => None,
         };
         let identity = ended.with_context(|| format!("nobody is signed in at {server}"))?;

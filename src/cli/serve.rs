@@ -96,9 +96,8 @@ async fn serve(role: Role, demo: bool, config: &Config, output: Output) -> anyho
             refused = server.failed() => break Some(refused),
             // What comes of it is logged.
             _ = hangup.recv() => {
-                if let Some(reload) = server.reload() {
-                    tokio::task::spawn_blocking(move || reload.reload());
-                }
+                let reload = server.reload();
+                tokio::task::spawn_blocking(move || reload.reload());
             }
         }
     };

@@ -21,6 +21,7 @@ pub mod presence;
 pub mod refusal;
 pub mod replay;
 pub mod sessions;
+pub mod setting;
 pub mod things;
 pub mod topic;
 pub mod users;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rollcall_domain::access::{Access, Authority, Revocations, Revoked};
 use rollcall_domain::caller::Identities;
-use rollcall_domain::ports::{PresenceLog, SessionStore};
+use rollcall_domain::ports::{PresenceLog, Reload, SessionStore};
 use rollcall_domain::sessions::Left;
 use rollcall_mqtt::{Durability, Front};
 use rollcall_redis::follow::Follower;
@@ -105,12 +105,16 @@ impl RunningFront {
         })
     }
 
+    /// What reads the certificates of its listeners again.
+    pub(super) fn reload(&self) -> Arc<dyn Reload> {
+        Arc::new(self.front.handle())
+    }
+
     /// As gRPC serves it.
     pub(super) fn for_grpc(&self) -> rollcall_grpc::Front {
         rollcall_grpc::Front {
             roll: self.journal.clone(),
             sessions: Arc::new(self.front.handle()),
-            reload: Arc::new(self.front.handle()),
         }
     }
 
@@ -119,7 +123,6 @@ impl RunningFront {
         rollcall_http::Front {
             roll: self.journal.clone(),
             sessions: Arc::new(self.front.handle()),
-            reload: Arc::new(self.front.handle()),
             admins,
         }
     }

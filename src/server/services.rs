@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use async_trait::async_trait;
 use rollcall_domain::access::{Authority, Revocations};
 use rollcall_domain::bootstrap::{Bootstrap, Guesses, Inventory, PrivateKeys};
@@ -73,7 +74,8 @@ impl Services {
         };
         if !config.users.authority.is_empty() {
             let (url, timeout) = (&config.users.authority, config.users.timeout);
-            identities = Arc::new(RemoteIdentities::new(url, timeout)?);
+            let remote = RemoteIdentities::new(url, timeout, &config.grpc.client);
+            identities = Arc::new(remote.context("users.authority")?);
         }
         // Here it is only asked whether somebody is an administrator, not which one.
         let owner = admin.unwrap_or_else(UserId::generate);
@@ -107,7 +109,11 @@ impl Services {
     pub(super) fn authority(&self, config: &Config) -> anyhow::Result<Arc<dyn Authority>> {
         match (&self.things, config.things.authority.as_str()) {
             (Some(things), "") => Ok(Arc::clone(things) as Arc<dyn Authority>),
-            (_, url) => Ok(Arc::new(RemoteAuthority::new(url, config.things.timeout)?)),
+            (_, url) => {
+                let tls = &config.grpc.client;
+                let remote = RemoteAuthority::new(url, config.things.timeout, tls);
+                Ok(Arc::new(remote.context("things.authority")?))
+            }
         }
     }
 }
@@ -137,7 +143,11 @@ fn bootstrap(
 ) -> anyhow::Result<Arc<Bootstrap>> {
     let inventory: Arc<dyn Inventory> = match (things, config.things.url.as_str()) {
         (Some(things), "") => things,
-        (_, url) => Arc::new(RemoteInventory::new(url, config.things.timeout)?),
+        (_, url) => {
+            let tls = &config.grpc.client;
+            let remote = RemoteInventory::new(url, config.things.timeout, tls);
+            Arc::new(remote.context("things.url")?)
+        }
     };
     let settings = &config.bootstrap;
     let private_keys = match config.events.private_keys {
@@ -149,7 +159,9 @@ fn bootstrap(
         inventory,
         secrets.key_hasher()?,
         secrets.vault()?,
-        secrets.device_cipher(&settings.encrypt_key_file)?,
+        secrets
+            .device_cipher(&settings.encrypt_key_file)
+            .context("bootstrap.encrypt_key_file: the path of a file with 16, 24 or 32 bytes")?,
         Guesses::new(settings.failed_fetches, settings.failed_fetch_window),
         private_keys,
     )))

@@ -60,6 +60,7 @@ mod roles;
 mod roll;
 mod script;
 mod secrets;
+mod secured;
 mod sessions;
 mod sharing;
 mod shortage;

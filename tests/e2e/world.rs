@@ -321,13 +321,26 @@ impl World {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        command
-            .arg("--data")
-            .arg(self.data())
-            .arg("--server")
-            .arg(&self.running().grpc);
+        command.arg("--data").arg(self.data());
+        command.arg("--server").arg(self.server());
+        // Whom to trust, and what to show.
+        let environment = self.environment.iter().cloned();
+        command.envs(environment.filter(|(name, _)| name.starts_with("ROLLCALL_GRPC__CLIENT__")));
         command.args(arguments);
         command
+    }
+
+    /// Where it serves gRPC, as a client writes it.
+    pub(crate) fn server(&self) -> String {
+        let grpc = &self.running().grpc;
+        let mut environment = self.environment.iter();
+        match environment.any(|(name, _)| name == "ROLLCALL_GRPC__TLS__CERTIFICATE") {
+            true => format!(
+                "https://localhost:{}",
+                grpc.rsplit(':').next().expect("a port")
+            ),
+            false => grpc.clone(),
+        }
     }
 
     /// What a command that succeeds prints.

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use rollcall_domain::ports::{Reload, Reloaded};
 use tonic::{Request, Response, Status};
 
-use crate::{Front, api};
+use crate::api;
 
 pub(crate) struct Server {
     reload: Arc<dyn Reload>,
 }
 
 impl Server {
-    pub(crate) fn new(front: &Front) -> Self {
-        Self {
-            reload: Arc::clone(&front.reload),
-        }
+    pub(crate) fn new(reload: Arc<dyn Reload>) -> Self {
+        Self { reload }
     }
 }
 

@@ -5,29 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rollcall_domain::access::{Action, Authority, AuthorityError};
 use rollcall_domain::identity::{ChannelId, Secret, ThingId};
-use tonic::transport::{Channel, Endpoint};
+use rollcall_tls::client::Settings;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::elsewhere::{self, ElsewhereError};
 use crate::policies::auth_service_client::AuthServiceClient;
 use crate::policies::{AuthorizeReq, IdentifyReq};
-
-/// The address of a things service makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{url:?} is no address of a things service: write http://host:7000")]
-pub struct BadUrl {
-    url: String,
-    #[source]
-    source: tonic::transport::Error,
-}
-
-impl BadUrl {
-    pub(crate) fn new(url: &str, source: tonic::transport::Error) -> Self {
-        Self {
-            url: url.to_owned(),
-            source,
-        }
-    }
-}
 
 #[derive(Clone)]
 pub struct RemoteAuthority {
@@ -38,14 +22,9 @@ impl RemoteAuthority {
     /// Connects when first asked, and again whenever need be. `timeout` bounds each question.
     ///
     /// # Errors
-    /// The address makes no sense.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadUrl> {
-        let endpoint = Endpoint::from_shared(url.to_owned());
-        let endpoint = endpoint.map_err(|source| BadUrl::new(url, source))?;
-        let channel = endpoint
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            .connect_lazy();
+    /// The address makes no sense, or files for TLS cannot be used.
+    pub fn new(url: &str, timeout: Duration, tls: &Settings) -> Result<Self, ElsewhereError> {
+        let channel = elsewhere::lazy(url, timeout, tls)?;
         Ok(Self {
             client: AuthServiceClient::new(channel),
         })

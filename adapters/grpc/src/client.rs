@@ -29,26 +29,34 @@ pub mod tokens;
 pub mod users;
 
 use rollcall_domain::identity::Secret;
+use rollcall_tls::CertificateError;
+use rollcall_tls::client::Settings;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::api::events_client::EventsClient;
 use crate::api::presence_client::PresenceClient;
 use crate::api::server_client::ServerClient;
 use crate::api::{self, read_events_request::Since};
+use crate::elsewhere::{self, ConnectError, ElsewhereError, Trouble};
 
 /// Things of a whole batch fit.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{0:?} is no address of a server: write host:port")]
+    #[error("{0:?} is no address of a server: write host:port, or https://host:port")]
     Address(String),
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     #[error("cannot reach rollcall at {0}: is `rollcall up` running there?")]
     Unreachable(String),
+    /// Somebody is there, but they cannot speak with each other.
+    #[error("cannot reach rollcall at {server}: {why}")]
+    Estranged { server: String, why: String },
     #[error(
         "the server does not accept the token: sign in with `rollcall login`, or see --token-file"
     )]
@@ -64,6 +72,7 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Client {
     server: String,
+    trouble: Trouble,
     channel: InterceptedService<Channel, Bearer>,
 }
 
@@ -81,12 +90,14 @@ impl Interceptor for Bearer {
 
 impl Client {
     /// # Errors
-    /// Nobody listens at `server` (`host:port`), or the token cannot be sent.
-    pub async fn connect(server: &str, token: &Secret) -> Result<Self, ClientError> {
-        let bad = || ClientError::Address(server.to_owned());
-        let endpoint = Endpoint::from_shared(format!("http://{server}")).map_err(|_| bad())?;
-        let channel = endpoint.connect().await;
-        let channel = channel.map_err(|_| ClientError::Unreachable(server.to_owned()))?;
+    /// Nobody listens at `server` (`host:port`, or with `https://` in front), or the token cannot be sent.
+    pub async fn connect(
+        server: &str,
+        tls: &Settings,
+        token: &Secret,
+    ) -> Result<Self, ClientError> {
+        let trouble = Trouble::default();
+        let channel = open(server, tls, &trouble).await?;
         let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
             .parse()
             .map_err(|_| ClientError::Token)?;
@@ -94,12 +105,13 @@ impl Client {
         let channel = InterceptedService::new(channel, Bearer(bearer));
         Ok(Self {
             server: server.to_owned(),
+            trouble,
             channel,
         })
     }
 
     fn failed(&self, status: Status) -> ClientError {
-        failed(&self.server, status)
+        failed(&self.server, &self.trouble, status)
     }
 
     /// # Errors
@@ -192,16 +204,70 @@ impl Client {
     }
 }
 
-fn failed(server: &str, status: Status) -> ClientError {
-    match status.code() {
-        Code::Unauthenticated => ClientError::Token,
-        // The connection has failed, not the call.
-        Code::Unavailable if std::error::Error::source(&status).is_some() => {
-            ClientError::Unreachable(server.to_owned())
+/// A server as people write it, in one way: without `http://` and the last slash.
+#[must_use]
+pub fn canonical(server: &str) -> &str {
+    let server = server.strip_prefix("http://").unwrap_or(server);
+    server.trim_end_matches('/')
+}
+
+/// Whether what is said to this server could be read on its way.
+#[must_use]
+pub fn is_in_clear(server: &str) -> bool {
+    elsewhere::is_in_clear(&url(server))
+}
+
+fn url(server: &str) -> String {
+    match server.contains("://") {
+        true => server.to_owned(),
+        false => format!("http://{server}"),
+    }
+}
+
+async fn open(server: &str, tls: &Settings, trouble: &Trouble) -> Result<Channel, ClientError> {
+    match elsewhere::connect(&url(server), tls, trouble).await {
+        Ok(channel) => Ok(channel),
+        Err(ConnectError::Elsewhere(ElsewhereError::Url(_))) => {
+            Err(ClientError::Address(server.to_owned()))
         }
+        Err(ConnectError::Elsewhere(ElsewhereError::Certificates(error))) => Err(error.into()),
+        Err(ConnectError::Unreachable(error)) => Err(unreachable(server, trouble, &error)),
+    }
+}
+
+/// Why there is no connection.
+fn unreachable(
+    server: &str,
+    trouble: &Trouble,
+    error: &(dyn std::error::Error + 'static),
+) -> ClientError {
+    let root = elsewhere::root(error);
+    let io = root.downcast_ref::<std::io::Error>();
+    let why = match (trouble.words(), io) {
+        // Not always is it in the error: the connection may have ended before the call was on its way.
+        (Some(words), _) => words,
+        // The network says so; whatever has words of its own has been told by somebody who knows.
+        (None, Some(io)) if io.get_ref().is_none() => {
+            return ClientError::Unreachable(server.to_owned());
+        }
+        (None, None) if !server.starts_with("https://") => {
+            format!("{root}; if it speaks TLS, write https://{server}")
+        }
+        _ => root.to_string(),
+    };
+    let server = server.to_owned();
+    ClientError::Estranged { server, why }
+}
+
+fn failed(server: &str, trouble: &Trouble, status: Status) -> ClientError {
+    match (status.code(), std::error::Error::source(&status)) {
+        (Code::Unauthenticated, _) => ClientError::Token,
+        (_, Some(source)) if trouble.words().is_some() => unreachable(server, trouble, source),
         // The server gives up on a call by cancelling it.
-        Code::DeadlineExceeded | Code::Cancelled => ClientError::TooLate(server.to_owned()),
-        _ => ClientError::Refused(status.message().to_owned()),
+        (Code::DeadlineExceeded | Code::Cancelled, _) => ClientError::TooLate(server.to_owned()),
+        // The connection has failed, not the call.
+        (_, Some(source)) => unreachable(server, trouble, source),
+        (_, None) => ClientError::Refused(status.message().to_owned()),
     }
 }
 

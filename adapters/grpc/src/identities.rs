@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use rollcall_domain::caller::{Caller, Identities, Question};
 use rollcall_domain::identity::{KeyHash, KeyHasher, Secret};
 use rollcall_domain::refusal::Refusal;
-use tonic::transport::{Channel, Endpoint};
+use rollcall_tls::client::Settings;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::elsewhere::{self, ElsewhereError};
 use crate::user_policies::auth_service_client::AuthServiceClient;
 use crate::user_policies::{AuthorizeReq, IdentifyReq};
 
@@ -19,15 +21,6 @@ use crate::user_policies::{AuthorizeReq, IdentifyReq};
 const BELIEVED: Duration = Duration::from_secs(2);
 /// Tokens that are remembered.
 const MAX_REMEMBERED: usize = 10_000;
-
-/// The address of a users service makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{url:?} is no address of a users service: write http://host:7000")]
-pub struct BadUrl {
-    url: String,
-    #[source]
-    source: tonic::transport::Error,
-}
 
 pub struct RemoteIdentities {
     client: AuthServiceClient<Channel>,
@@ -38,16 +31,9 @@ impl RemoteIdentities {
     /// Connects when first asked, and again whenever need be. `timeout` bounds each question.
     ///
     /// # Errors
-    /// The address makes no sense.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadUrl> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|source| BadUrl {
-            url: url.to_owned(),
-            source,
-        })?;
-        let channel = endpoint
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            .connect_lazy();
+    /// The address makes no sense, or files for TLS cannot be used.
+    pub fn new(url: &str, timeout: Duration, tls: &Settings) -> Result<Self, ElsewhereError> {
+        let channel = elsewhere::lazy(url, timeout, tls)?;
         Ok(Self {
             client: AuthServiceClient::new(channel),
             remembered: Remembered::new(),

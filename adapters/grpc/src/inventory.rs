@@ -8,11 +8,13 @@ use rollcall_domain::access::{Authority, AuthorityError};
 use rollcall_domain::bootstrap::{Asker, ChannelCopy, Inventory, KeyedThing};
 use rollcall_domain::identity::{ChannelId, Secret, ThingId, Timestamp};
 use rollcall_domain::refusal::Refusal;
+use rollcall_tls::client::Settings;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
-use crate::authority::{BadUrl, RemoteAuthority};
+use crate::authority::RemoteAuthority;
+use crate::elsewhere::{self, ElsewhereError};
 use crate::things_api::channels_client::ChannelsClient;
 use crate::things_api::policies_client::PoliciesClient;
 use crate::things_api::things_client::ThingsClient;
@@ -27,16 +29,12 @@ impl RemoteInventory {
     /// Connects when first asked, and again whenever need be. `timeout` bounds each question.
     ///
     /// # Errors
-    /// The address makes no sense.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadUrl> {
-        let authority = RemoteAuthority::new(url, timeout)?;
-        let endpoint = Endpoint::from_shared(url.to_owned());
-        let endpoint = endpoint.map_err(|source| BadUrl::new(url, source))?;
-        let channel = endpoint
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            .connect_lazy();
-        Ok(Self { channel, authority })
+    /// The address makes no sense, or files for TLS cannot be used.
+    pub fn new(url: &str, timeout: Duration, tls: &Settings) -> Result<Self, ElsewhereError> {
+        Ok(Self {
+            channel: elsewhere::lazy(url, timeout, tls)?,
+            authority: RemoteAuthority::new(url, timeout, tls)?,
+        })
     }
 
     fn things(&self) -> ThingsClient<Channel> {

@@ -7,6 +7,7 @@ mod bootstrap;
 mod caller;
 pub mod client;
 mod connections;
+mod elsewhere;
 mod events;
 mod groups;
 pub mod identities;
@@ -31,6 +32,9 @@ use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
 use rollcall_domain::users::Users;
+use rollcall_tls::client::Settings as ClientTls;
+use rollcall_tls::server::Certificates;
+use rollcall_tls::{CertificateError, Edge};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,6 +49,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::caller::ForAdmins;
 use crate::connections::Incoming;
+
+pub use elsewhere::{ElsewhereError, is_address, is_in_clear};
 
 /// The messages of `rollcall.v1`.
 pub mod api {
@@ -95,7 +101,15 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// The largest message of a call.
     pub max_request_size: ByteSize,
+    pub tls: Edge,
+    /// How servers elsewhere are asked.
+    pub client: ClientTls,
 }
+
+/// What gRPC is called in ALPN.
+const H2: &[u8] = b"h2";
+/// What the settings of clients are called.
+const CLIENT: &str = "grpc.client";
 
 impl Config {
     /// A value that makes no sense: its key, and what it should be.
@@ -122,6 +136,14 @@ impl Config {
         .into_iter()
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
     }
+
+    /// The certificates that are served with; `None` without TLS.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn certificates(&self) -> Result<Option<Arc<Certificates>>, CertificateError> {
+        self.tls.read("grpc.tls", H2)
+    }
 }
 
 /// What is served. What this process does not have is left out, and no name of it is known.
@@ -140,6 +162,7 @@ pub struct Services {
     pub front: Option<Front>,
     /// Who is online on all instances, as far as this process can know.
     pub overview: Option<Overview>,
+    pub reload: Arc<dyn Reload>,
     pub logs: Vec<Arc<dyn EventLog>>,
 }
 
@@ -148,7 +171,6 @@ pub struct Services {
 pub struct Front {
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
-    pub reload: Arc<dyn Reload>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +181,7 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop` is true.
+/// Serves until `stop` is true; over TLS, if there are certificates.
 ///
 /// Neither `AuthService` asks for a token: who holds a thing's key, or a user's token or id, may ask about it.
 ///
@@ -167,6 +189,7 @@ pub enum ServeError {
 /// The listener is broken.
 pub async fn serve(
     config: &Config,
+    certificates: Option<Arc<Certificates>>,
     listener: TcpListener,
     services: Services,
     mut stop: watch::Receiver<bool>,
@@ -221,17 +244,15 @@ pub async fn serve(
         let bootstrap = bootstrap_api::bootstrap_server::BootstrapServer::new(service);
         served.add(bootstrap.max_decoding_message_size(most)).await;
     }
-    if let Some(front) = &services.front {
-        let server = api::server_server::ServerServer::new(admin::Server::new(front));
-        let server = server.max_decoding_message_size(most);
-        served.add(ForAdmins::new(server, admins.clone())).await;
-    }
     if let Some(overview) = services.overview {
         let presence = presence::Presence::new(services.front, overview, stop.clone());
         let presence = api::presence_server::PresenceServer::new(presence);
         let presence = presence.max_decoding_message_size(most);
         served.add(ForAdmins::new(presence, admins.clone())).await;
     }
+    let server = api::server_server::ServerServer::new(admin::Server::new(services.reload));
+    let server = server.max_decoding_message_size(most);
+    served.add(ForAdmins::new(server, admins.clone())).await;
     let events = events::Service::new(services.logs, stop.clone());
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
     served.add(ForAdmins::new(events, admins)).await;
@@ -245,7 +266,8 @@ pub async fn serve(
     let reflection = reflection.build_v1()?.max_decoding_message_size(most);
     served.routes.add_service(reflection);
 
-    let incoming = Incoming::new(listener, config.max_connections, config.handshake_timeout);
+    let (most, patience) = (config.max_connections, config.handshake_timeout);
+    let incoming = Incoming::new(listener, certificates, most, patience);
     Server::builder()
         .timeout(config.timeout)
         .concurrency_limit_per_connection(config.max_calls as usize)

@@ -10,6 +10,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use rollcall_tls::server::Certificates;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -27,6 +29,7 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 /// Serves until `stop` is true, and then what has been asked for.
 pub(crate) async fn serve(
     config: &Config,
+    certificates: Option<Arc<Certificates>>,
     listener: TcpListener,
     router: Router,
     mut stop: watch::Receiver<bool>,
@@ -45,7 +48,13 @@ pub(crate) async fn serve(
         timed_out,
         "HTTP connections closed because the head of a request did not come in time"
     );
+    let refused = "rollcall_http_handshake_failures_total";
+    describe_counter!(
+        refused,
+        "HTTP connections closed because TLS failed: clients that do not trust the server, or have no certificate"
+    );
     let (turned_away, timed_out) = (counter!(turned_away), counter!(timed_out));
+    let refused = counter!(refused);
     let open = gauge!("rollcall_http_connections");
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let mut conversations = JoinSet::new();
@@ -70,11 +79,13 @@ pub(crate) async fn serve(
         let (open, router, stop) = (open.clone(), router.clone(), stop.clone());
         let router = router.layer(Extension(peer));
         let (config, timed_out) = (config.clone(), timed_out.clone());
+        let (certificates, refused) = (certificates.clone(), refused.clone());
         open.increment(1.0);
         conversations.spawn(async move {
-            let ended = converse(&config, stream, router, stop).await;
-            if ended.is_err_and(|error| error.is_timeout()) {
-                timed_out.increment(1);
+            match receive(&config, certificates, stream, router, stop).await {
+                End::Usual => {}
+                End::TimedOut => timed_out.increment(1),
+                End::Refused => refused.increment(1),
             }
             open.decrement(1.0);
             drop(slot);
@@ -84,10 +95,46 @@ pub(crate) async fn serve(
     while conversations.join_next().await.is_some() {}
 }
 
+enum End {
+    Usual,
+    /// The handshake, or the head of a request, did not come.
+    TimedOut,
+    /// TLS failed.
+    Refused,
+}
+
+/// Serves one client, over TLS if there are certificates.
+async fn receive(
+    config: &Config,
+    certificates: Option<Arc<Certificates>>,
+    stream: TcpStream,
+    router: Router,
+    stop: watch::Receiver<bool>,
+) -> End {
+    let ended = match certificates {
+        None => converse(config, stream, router, stop).await,
+        Some(certificates) => {
+            let accepting = rollcall_tls::accept(certificates.current(), stream);
+            match timeout(config.header_timeout, accepting).await {
+                Ok(Ok(stream)) => converse(config, stream, router, stop).await,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "an HTTP client has failed at TLS");
+                    return End::Refused;
+                }
+                Err(_) => return End::TimedOut,
+            }
+        }
+    };
+    match ended {
+        Err(error) if error.is_timeout() => End::TimedOut,
+        _ => End::Usual,
+    }
+}
+
 /// Answers one client until it goes, is too slow, or has been here for long enough.
 async fn converse(
     config: &Config,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {

@@ -13,6 +13,7 @@ mod things;
 mod users;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -23,6 +24,8 @@ use axum::response::{IntoResponse, Response};
 use bytesize::ByteSize;
 use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use rollcall_tls::server::Certificates;
+use rollcall_tls::{CertificateError, Edge};
 use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -63,7 +66,11 @@ pub struct Config {
     /// How long a connection may last, whatever it does.
     #[serde(with = "humantime_serde")]
     pub max_connection_age: Duration,
+    pub tls: Edge,
 }
+
+/// What HTTP is called in ALPN.
+const HTTP: &[u8] = b"http/1.1";
 
 /// What the parser needs at least.
 const LEAST_HEAD: u64 = 8 * 1024;
@@ -97,6 +104,14 @@ impl Config {
         ]
         .into_iter()
         .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
+    }
+
+    /// The certificates that are served with; `None` without TLS.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn certificates(&self) -> Result<Option<Arc<Certificates>>, CertificateError> {
+        self.tls.read("http.tls", HTTP)
     }
 
     /// Takes any free port for every service that is on its usual one, if that of the pages is any: who does so has
@@ -185,9 +200,10 @@ pub enum Site {
     Bootstrap(Bootstrap),
 }
 
-/// Serves until `stop` is true.
+/// Serves until `stop` is true; over TLS, if there are certificates.
 pub async fn serve(
     config: &Config,
+    certificates: Option<Arc<Certificates>>,
     listener: TcpListener,
     site: Site,
     stop: watch::Receiver<bool>,
@@ -221,5 +237,5 @@ pub async fn serve(
         .layer(DefaultBodyLimit::max(max_body))
         .layer(Extension(presence::Stopping(stop.clone())))
         .layer(in_time);
-    connections::serve(config, listener, router, stop).await;
+    connections::serve(config, certificates, listener, router, stop).await;
 }

@@ -28,10 +28,19 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 pub struct Pages {
     pub metrics: Metrics,
     pub readiness: Readiness,
+    pub reload: Arc<dyn Reload>,
+    /// Of whom administrators may.
+    pub admins: Arc<dyn Identities>,
     /// The front, if this process has one.
     pub front: Option<Front>,
     /// Who is online on all instances, as far as this process can know.
     pub presence: Option<Presence>,
+}
+
+impl HasIdentities for Pages {
+    fn identities(&self) -> &Arc<dyn Identities> {
+        &self.admins
+    }
 }
 
 /// Who is here, and what can be done about it.
@@ -39,7 +48,6 @@ pub struct Pages {
 pub struct Front {
     pub roll: Arc<dyn Roll>,
     pub sessions: Arc<dyn Sessions>,
-    pub reload: Arc<dyn Reload>,
     /// Of whom administrators may.
     pub admins: Arc<dyn Identities>,
 }
@@ -54,7 +62,6 @@ pub(crate) fn router(pages: Pages) -> Router {
     let front = pages.front.clone().map(|front| {
         Router::new()
             .route("/presence", get(online))
-            .route("/reload", post(reload))
             .route("/sessions/{id}", delete(kick_session))
             .route("/things/{id}/sessions", delete(kick_thing))
             .with_state(front)
@@ -64,6 +71,7 @@ pub(crate) fn router(pages: Pages) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/reload", post(reload))
         .with_state(pages)
         .merge(front.unwrap_or_default())
         .merge(attendance.unwrap_or_default())
@@ -173,7 +181,7 @@ struct Manner {
 type MannerOr = Result<Query<Manner>, axum::extract::rejection::QueryRejection>;
 
 /// Reads certificates again from their files; what cannot be used stays as it was.
-async fn reload(Shared(state): Shared<Front>, _: Admin) -> Response {
+async fn reload(Shared(state): Shared<Pages>, _: Admin) -> Response {
     let reload = Arc::clone(&state.reload);
     let reloaded = tokio::task::spawn_blocking(move || reload.reload()).await;
     let Reloaded { done, failed } = reloaded.unwrap_or_default();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 use rollcall_domain::identity::Secret;
+use rollcall_domain::setting::choice;
 use rollcall_domain::users::Mailer;
 use serde::Deserialize;
 
@@ -22,7 +23,10 @@ pub struct Config {
     /// The SMTP server; empty for files.
     pub host: String,
     pub port: u16,
+    #[serde(deserialize_with = "choice")]
     pub encryption: Encryption,
+    /// Who vouches for the server; empty for whom this machine trusts.
+    pub ca: PathBuf,
     /// Empty for no login.
     pub user: String,
     pub password: Secret,
@@ -107,6 +111,12 @@ pub enum OpenError {
         path: PathBuf,
         #[source]
         source: std::io::Error,
+    },
+    #[error("mail.ca: cannot use {path}")]
+    Authority {
+        path: PathBuf,
+        #[source]
+        source: lettre::transport::smtp::Error,
     },
     #[error("mail.from: not an address")]
     From(#[source] lettre::address::AddressError),

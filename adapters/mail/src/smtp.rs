@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use rollcall_domain::users::{Mail, MailError, Mailer};
 
@@ -18,11 +19,12 @@ impl Smtp {
     pub(crate) fn open(letters: Letters, config: &Config) -> Result<Self, OpenError> {
         type Transport = AsyncSmtpTransport<Tokio1Executor>;
         let host = config.host.as_str();
-        let builder = match config.encryption {
-            Encryption::Starttls => Transport::starttls_relay(host).map_err(OpenError::Server)?,
-            Encryption::Tls => Transport::relay(host).map_err(OpenError::Server)?,
-            Encryption::None => Transport::builder_dangerous(host),
+        let tls = match config.encryption {
+            Encryption::Starttls => Tls::Required(trust(config)?),
+            Encryption::Tls => Tls::Wrapper(trust(config)?),
+            Encryption::None => Tls::None,
         };
+        let builder = Transport::builder_dangerous(host).tls(tls);
         let mut builder = builder.port(config.port).timeout(Some(config.timeout));
         if !config.user.is_empty() {
             let password = match config.password_file.as_os_str().is_empty() {
@@ -44,6 +46,31 @@ impl Smtp {
             server: builder.build(),
         })
     }
+}
+
+/// Who has to vouch for the server, by the name it is set by.
+fn trust(config: &Config) -> Result<TlsParameters, OpenError> {
+    let mut trust = TlsParameters::builder(config.host.clone());
+    let path = &config.ca;
+    if !path.as_os_str().is_empty() {
+        let read = std::fs::read_to_string(path).and_then(|text| {
+            let is_one = text.contains("-----BEGIN CERTIFICATE-----");
+            let none = || std::io::Error::other("there is no certificate in it");
+            is_one.then_some(text).ok_or_else(none)
+        });
+        let text = read.map_err(|source| OpenError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let authority =
+            Certificate::from_pem(text.as_bytes()).map_err(|source| OpenError::Authority {
+                path: path.clone(),
+                source,
+            })?;
+        trust = trust.certificate_store(CertificateStore::None);
+        trust = trust.add_root_certificate(authority);
+    }
+    trust.build_rustls().map_err(OpenError::Server)
 }
 
 #[async_trait]

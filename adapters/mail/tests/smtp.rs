@@ -118,6 +118,7 @@ fn config(port: u16) -> Config {
         host: "127.0.0.1".into(),
         port,
         encryption: Encryption::None,
+        ca: "".into(),
         user: "postman".into(),
         password: Secret::new("of the postman"),
         password_file: "".into(),

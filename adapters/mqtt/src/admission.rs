@@ -211,7 +211,7 @@ impl Worker {
         };
         // A certificate is bound to one thing: nobody is another one with it, or nobody at all.
         let named = certificates::thing(certificate).ok_or(Refusal::BadCredentials)?;
-        match self.shared.listeners[connection.listener].certificate_login() {
+        match self.shared.listeners[connection.listener].certificate_login {
             CertificateLogin::WithKey if said.thing == Some(named) => Ok(said),
             CertificateLogin::InsteadOfKey
                 if connect.username.is_none() || said.thing == Some(named) =>

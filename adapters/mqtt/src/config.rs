@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use rollcall_domain::setting::{choice, one_or_many, some_choice};
+use rollcall_tls::server::{ClientCertificate, Version};
 use serde::{Deserialize, Deserializer};
 
 use crate::connack::{ResponseInformation, ServerReference};
@@ -20,6 +22,7 @@ use crate::sys;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who may do what.
+    #[serde(deserialize_with = "choice")]
     pub access: AccessMode,
     /// Whether MQTT 3.1 (`MQIsdp`) is spoken too.
     pub mqtt31: bool,
@@ -75,6 +78,7 @@ pub struct Config {
     /// QoS 1 and 2 messages queued behind the window of a session, connected or not.
     pub session_queue_messages: usize,
     /// What sessions and messages survive.
+    #[serde(deserialize_with = "choice")]
     pub durability: Durability,
     /// Between the beginnings of two commits of sessions and messages, at least.
     #[serde(with = "humantime_serde")]
@@ -184,7 +188,9 @@ pub struct Tls {
     /// Files (PEM) of their private keys, in the same order.
     #[serde(deserialize_with = "one_or_many")]
     pub key: Vec<PathBuf>,
-    pub min_version: TlsVersion,
+    #[serde(deserialize_with = "choice")]
+    pub min_version: Version,
+    #[serde(deserialize_with = "choice")]
     pub client_certificate: ClientCertificate,
     /// Files (PEM) of those who vouch for clients.
     #[serde(deserialize_with = "one_or_many")]
@@ -192,6 +198,7 @@ pub struct Tls {
     /// Files (PEM) of lists of revoked certificates.
     #[serde(deserialize_with = "one_or_many")]
     pub client_crl: Vec<PathBuf>,
+    #[serde(deserialize_with = "choice")]
     pub certificate_login: CertificateLogin,
 }
 
@@ -203,12 +210,15 @@ pub struct TlsChanges {
     pub certificate: Option<Vec<PathBuf>>,
     #[serde(default, deserialize_with = "some_one_or_many")]
     pub key: Option<Vec<PathBuf>>,
-    pub min_version: Option<TlsVersion>,
+    #[serde(default, deserialize_with = "some_choice")]
+    pub min_version: Option<Version>,
+    #[serde(default, deserialize_with = "some_choice")]
     pub client_certificate: Option<ClientCertificate>,
     #[serde(default, deserialize_with = "some_one_or_many")]
     pub client_ca: Option<Vec<PathBuf>>,
     #[serde(default, deserialize_with = "some_one_or_many")]
     pub client_crl: Option<Vec<PathBuf>>,
+    #[serde(default, deserialize_with = "some_choice")]
     pub certificate_login: Option<CertificateLogin>,
 }
 
@@ -230,23 +240,6 @@ impl Tls {
                 .unwrap_or(common.certificate_login),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum TlsVersion {
-    #[serde(rename = "1.2")]
-    V1_2,
-    #[serde(rename = "1.3")]
-    V1_3,
-}
-
-/// Whether clients are asked for a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientCertificate {
-    None,
-    Optional,
-    Required,
 }
 
 /// What the certificate of a client is good for.
@@ -310,12 +303,13 @@ pub struct Listener {
     /// Addresses to listen on; none switches it off.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<Address>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     pub transport: Carrier,
     #[serde(default)]
     pub tls: TlsChanges,
     #[serde(default)]
     pub websocket: WebSocketChanges,
+    #[serde(default, deserialize_with = "some_choice")]
     pub access: Option<AccessMode>,
     pub unix_mode: Option<Mode>,
     pub proxy_protocol: Option<bool>,
@@ -389,27 +383,4 @@ where
 fn qos<'de, D: Deserializer<'de>>(input: D) -> Result<QoS, D::Error> {
     QoS::from_bits(u8::deserialize(input)?)
         .ok_or_else(|| serde::de::Error::custom("expected 0, 1 or 2"))
-}
-
-/// A list in a file, or text with commas, which is all that the environment has; nothing is an empty list.
-pub(crate) fn one_or_many<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
-where
-    T: FromStr<Err: fmt::Display>,
-    D: Deserializer<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    let words = match OneOrMany::deserialize(input)? {
-        OneOrMany::One(text) if text.trim().is_empty() => Vec::new(),
-        OneOrMany::One(text) => text.split(',').map(|it| it.trim().to_owned()).collect(),
-        OneOrMany::Many(list) => list,
-    };
-    let parsed = words
-        .iter()
-        .map(|it| it.parse().map_err(serde::de::Error::custom));
-    parsed.collect()
 }

@@ -57,7 +57,6 @@ mod wills;
 mod window;
 mod worker;
 
-pub use certificates::CertificateError;
 pub use config::{AccessMode, Address, Config, Durability};
 pub use front::{Front, Handle, StartError};
 pub use limits::{Limits, MemoryMark, RateAction};

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use rollcall_domain::setting::choice;
 use serde::Deserialize;
 
 use self::addresses::Addresses;
@@ -54,6 +55,7 @@ pub struct Limits {
     /// How much time's worth of them may come at once.
     #[serde(with = "humantime_serde")]
     pub publish_burst: Duration,
+    #[serde(deserialize_with = "choice")]
     pub rate_action: RateAction,
     /// What may wait to be sent, of all sessions together: sent but not taken, and queued behind windows.
     pub max_queue_bytes: ByteSize,

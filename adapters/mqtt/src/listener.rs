@@ -13,9 +13,11 @@ use bytesize::ByteSize;
 use metrics::{Counter, Gauge};
 use mio::{Interest, Registry, Token};
 use rollcall_domain::presence::Peer;
+use rollcall_tls::CertificateError;
+use rollcall_tls::server::Certificates;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use crate::certificates::{CertificateError, Certificates, HTTP, MQTT};
+use crate::certificates;
 use crate::config::{self, AccessMode, Address, Carrier, CertificateLogin, Config};
 use crate::limits::addresses::Allowance;
 use crate::metrics::{fault_count, of_listener_count, of_listener_level};
@@ -37,6 +39,7 @@ pub(crate) struct Listener {
     pub(crate) unix_mode: u32,
     pub(crate) access: AccessMode,
     pub(crate) certificates: Option<Certificates>,
+    pub(crate) certificate_login: CertificateLogin,
     websocket: Option<Terms>,
     /// Those who must say for whom they speak.
     pub(crate) proxies: Option<Proxies>,
@@ -120,16 +123,13 @@ impl Listener {
             return Err(ListenerError::MaxConnections(key.into()));
         }
         let limits = &config.limits;
+        let tls = config.tls.with(&settings.tls);
         let certificates = match settings.transport {
             _ if settings.listen.is_empty() => None,
             Carrier::Tcp | Carrier::Ws => None,
             Carrier::Tls | Carrier::Wss => {
-                let tls = config.tls.with(&settings.tls);
-                let protocol = match settings.transport {
-                    Carrier::Wss => HTTP,
-                    _ => MQTT,
-                };
-                Some(Certificates::read(format!("{key}.tls"), tls, protocol)?)
+                let key = format!("{key}.tls");
+                Some(certificates::read(key, &tls, settings.transport)?)
             }
         };
         let websocket = match settings.transport {
@@ -141,6 +141,7 @@ impl Listener {
             addresses: settings.listen.clone(),
             unix_mode: settings.unix_mode.unwrap_or(config.unix_mode).0,
             certificates,
+            certificate_login: tls.certificate_login,
             websocket,
             proxies: settings
                 .proxy_protocol
@@ -194,12 +195,6 @@ impl Listener {
                 Transport::Web(Box::new(Web::new(lower, terms.clone())))
             }
         })
-    }
-
-    pub(crate) fn certificate_login(&self) -> CertificateLogin {
-        self.certificates
-            .as_ref()
-            .map_or(CertificateLogin::WithKey, Certificates::login)
     }
 
     pub(crate) fn count(&self, fault: Fault) {

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use rollcall_domain::identity::ThingId;
 use rollcall_domain::presence::Protocol;
+use rollcall_domain::setting::one_or_many;
 use rollcall_domain::topic::{SubscriptionFilter, TopicFilter, TopicName};
 use serde::Deserialize;
 
 use crate::agenda::Timer;
 use crate::codec::{self, OutgoingPublish};
-use crate::config::one_or_many;
 use crate::delivery::Origin;
 use crate::front::Shared;
 use crate::message::Message;

@@ -25,6 +25,7 @@ use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{
     Arrivals, Journal as _, Kept, Noted, Online, Presence, PresenceLog, Roll, Snapshot,
 };
+use rollcall_domain::setting::choice;
 use serde::Deserialize;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -43,10 +44,12 @@ use writer::Writer;
 pub struct Config {
     /// Bytes of events that are kept. Relayed ones make room for new ones.
     pub max_bytes: ByteSize,
+    #[serde(deserialize_with = "choice")]
     pub durability: Durability,
     /// Between the beginnings of two commits, at least; what comes meanwhile is committed together.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
+    #[serde(deserialize_with = "choice")]
     pub when_full: WhenFull,
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::Event;
+use crate::setting::one_or_many;
 
 /// Patterns such as `*.view`, where `*` stands for any text, none included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,20 +53,7 @@ impl FromStr for Pattern {
 /// One pattern or a list; in text, with commas.
 impl<'de> Deserialize<'de> for Exclude {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum OneOrMany {
-            One(String),
-            Many(Vec<String>),
-        }
-        let patterns = match OneOrMany::deserialize(deserializer)? {
-            OneOrMany::One(text) if text.is_empty() => Vec::new(),
-            OneOrMany::One(text) => text.split(',').map(|it| it.trim().to_owned()).collect(),
-            OneOrMany::Many(patterns) => patterns,
-        };
-        let patterns = patterns.iter().map(|pattern| pattern.parse());
-        let patterns: Result<_, BadPattern> = patterns.collect();
-        patterns.map(Self).map_err(serde::de::Error::custom)
+        one_or_many(deserializer).map(Self)
     }
 }
 

@@ -1,30 +1,31 @@
 //! Signing in and out.
 
 use rollcall_domain::identity::Secret;
-use tonic::transport::{Channel, Endpoint};
+use rollcall_tls::client::Settings;
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::{ClientError, failed};
+use super::{ClientError, failed, open};
+use crate::elsewhere::Trouble;
 use crate::users_api::tokens_client::TokensClient;
 use crate::users_api::{IssueRequest, RefreshRequest, RevokeRequest, TokenPair};
 
 /// A connection to a users service, of nobody in particular.
 pub struct Tokens {
     server: String,
+    trouble: Trouble,
     client: TokensClient<Channel>,
 }
 
 impl Tokens {
     /// # Errors
-    /// Nobody listens at `server` (`host:port`).
-    pub async fn connect(server: &str) -> Result<Self, ClientError> {
-        let address = format!("http://{server}");
-        let endpoint = Endpoint::from_shared(address);
-        let endpoint = endpoint.map_err(|_| ClientError::Address(server.to_owned()))?;
-        let channel = endpoint.connect().await;
-        let channel = channel.map_err(|_| ClientError::Unreachable(server.to_owned()))?;
+    /// As of [`Client::connect`](super::Client::connect).
+    pub async fn connect(server: &str, tls: &Settings) -> Result<Self, ClientError> {
+        let trouble = Trouble::default();
+        let channel = open(server, tls, &trouble).await?;
         Ok(Self {
             server: server.to_owned(),
+            trouble,
             client: TokensClient::new(channel),
         })
     }
@@ -66,7 +67,7 @@ impl Tokens {
             Err(status) if status.code() == Code::Unauthenticated => {
                 Err(ClientError::Refused(status.message().to_owned()))
             }
-            Err(status) => Err(failed(&self.server, status)),
+            Err(status) => Err(failed(&self.server, &self.trouble, status)),
         }
     }
 }
