@@ -57,7 +57,8 @@ pub struct Server {
     /// Of the deadline, what is not for seeing clients out.
     relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
-    refused: oneshot::Receiver<Refused>,
+    /// Nothing any more once there is nobody who could be.
+    refused: Option<oneshot::Receiver<Refused>>,
     certificates: Arc<AllCertificates>,
     pub things: Option<Arc<Things>>,
     pub bootstrap: Option<Arc<Bootstrap>>,
@@ -205,7 +206,7 @@ impl Server {
             deadline: config.mqtt.drain.deadline,
             relay_time,
             tasks,
-            refused,
+            refused: Some(refused),
             certificates,
             things: services.things,
             bootstrap: services.bootstrap,
@@ -223,11 +224,13 @@ impl Server {
 
     /// Returns if the server cannot go on, with the reason.
     pub async fn failed(&mut self) -> Refused {
-        match (&mut self.refused).await {
-            Ok(refused) => refused,
-            // There is nothing that could fail any longer.
-            Err(_) => std::future::pending().await,
+        if let Some(refused) = &mut self.refused {
+            match refused.await {
+                Ok(refused) => return refused,
+                Err(_) => self.refused = None,
+            }
         }
+        std::future::pending().await
     }
 
     /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.
