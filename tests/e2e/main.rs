@@ -32,6 +32,7 @@ mod lease;
 mod limits;
 mod listeners;
 mod login;
+mod mail;
 mod messaging;
 mod mqtt31;
 mod observe;

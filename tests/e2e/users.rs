@@ -415,7 +415,7 @@ pub(crate) fn mails(world: &World) -> Vec<String> {
 
 pub(crate) fn token_of(world: &World, mail: &str) -> String {
     let text = mail.replace("=\r\n", "").replace("=3D", "=");
-    let (_, rest) = text.split_once("/reset-request?token=").expect("a link");
+    let (_, rest) = text.split_once("?token=").expect("a link");
     let token = rest.split_whitespace().next().expect("a token").to_owned();
     world.secrets.add(&*token);
     token

@@ -94,4 +94,9 @@ impl Mailer for Counted {
         metrics::counter!("rollcall_mails_total", "outcome" => outcome).increment(1);
         sent
     }
+
+    fn given_up(&self) {
+        tracing::warn!("a mail is given up: it could not be sent for mail.give_up_after");
+        metrics::counter!("rollcall_mails_total", "outcome" => "given_up").increment(1);
+    }
 }

@@ -41,6 +41,9 @@ pub enum MailError {
 #[async_trait]
 pub trait Mailer: Send + Sync {
     async fn send(&self, mail: &Mail) -> Result<(), MailError>;
+
+    /// A mail could not be sent for so long that it is dropped.
+    fn given_up(&self) {}
 }
 
 /// Whoever calls [`Users::send_resets`].
@@ -116,6 +119,7 @@ impl Users {
         let DueReset { id, user, host, .. } = &due;
         let now = Timestamp::now();
         if due.created_at.after(self.settings.reset_mail_timeout) <= now {
+            mailer.given_up();
             return Ok(self.store.drop_reset(*id).await?);
         }
         let token = Secret::generate();
