@@ -1,5 +1,8 @@
 //! The services on a PostgreSQL.
 
+use std::path::Path;
+
+use crate::authority::Authority;
 use crate::client::Hello;
 use crate::postgres_server::PostgresServer;
 use crate::redis_server::RedisServer;
@@ -129,4 +132,39 @@ fn what_keeps_it_from_starting_is_told_without_the_password() {
     assert!(said.contains("cannot be reached"), "{said}");
     assert!(said.contains("localhost/joes"), "{said}");
     assert!(!said.contains(PASSWORD), "{said}");
+}
+
+#[test]
+fn a_database_elsewhere_has_to_prove_who_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = Authority::new(folder.path(), "root");
+    let stranger = Authority::new(folder.path(), "stranger");
+    let pair = root.server("localhost", 1);
+    let server = PostgresServer::secured(&pair.certificate, &pair.key);
+    url(&server);
+    let prepared = |host: &str, ca: &Path| {
+        let login = format!("joe:{PASSWORD}");
+        let more = format!("sslmode=verify-full&sslrootcert={}", ca.display());
+        let url = server.secured_url(&login, host, "joes", &more);
+        let world = World::prepared(&[("ROLLCALL_STORAGE__URL", &url)]);
+        world.secrets.add(PASSWORD);
+        world
+    };
+    let none = folder.path().join("none.pem");
+    for (host, ca) in [
+        ("localhost", &stranger.file()),
+        ("127.0.0.1", &root.file()),
+        ("localhost", &none),
+    ] {
+        let output = prepared(host, ca).up().output().expect("runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        let is_told = said.contains("no secure connection") && said.contains("sslrootcert");
+        assert!(!output.status.success() && is_told, "{host}: {said}");
+        assert!(!said.contains(PASSWORD), "{said}");
+    }
+    let mut world = prepared("localhost", &root.file());
+    world.run();
+    world.thing("lamp");
+    let secured = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'joe'";
+    assert_eq!(server.query("postgres", secured), "t");
 }

@@ -1,6 +1,7 @@
 //! PostgreSQL: how it is reached, and what to do if it is not.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,6 +28,13 @@ impl Url {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether there are certificates to be read.
+    fn names_files(&self) -> bool {
+        ["sslrootcert=", "sslcert=", "sslkey="]
+            .into_iter()
+            .any(|name| self.0.contains(name))
     }
 
     /// Whether all of it means something: what the driver does not know it would ignore, and log.
@@ -170,7 +178,10 @@ pub(crate) fn explain(url: &Url, error: sqlx::Error) -> OpenError {
         }
         (sqlx::Error::Tls(_), _) => INSECURE,
         // What rustls says of certificates.
-        (sqlx::Error::Io(error), _) if error.kind() == std::io::ErrorKind::InvalidData => INSECURE,
+        (sqlx::Error::Io(error), _) if error.kind() == ErrorKind::InvalidData => INSECURE,
+        (sqlx::Error::Io(error), _) if error.kind() == ErrorKind::NotFound && url.names_files() => {
+            INSECURE
+        }
         (sqlx::Error::Configuration(_), _) => {
             "storage.url makes no sense: write postgres://user:password@host/database"
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each of several programs needs its own part")]
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ const CARELESS: [&str; 3] = [
 
 pub(crate) struct PostgresServer {
     folder: TempDir,
+    /// On this machine, with TLS; without it there is the socket alone.
+    port: Option<u16>,
     process: Mutex<Option<Child>>,
     databases: AtomicU32,
 }
@@ -45,6 +48,15 @@ impl PostgresServer {
     }
 
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With TLS, and this certificate.
+    pub(crate) fn secured(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(Some((certificate, key)))
+    }
+
+    fn start_with(tls: Option<(&Path, &Path)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         give(folder.path());
         let copied = Command::new("cp")
@@ -53,6 +65,13 @@ impl PostgresServer {
             .arg(folder.path().join("data"))
             .status();
         assert!(copied.expect("cp").success());
+        if let Some((certificate, key)) = tls {
+            let place = |name| folder.path().join("data").join(name);
+            fs::copy(certificate, place("server.crt")).expect("copied");
+            fs::copy(key, place("server.key")).expect("copied");
+            let own = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(place("server.key"), own).expect("closed to others");
+        }
         if is_root() {
             let mut chown = Command::new("chown");
             chown.arg("-R").arg(NOBODY.to_string()).arg(folder.path());
@@ -61,10 +80,15 @@ impl PostgresServer {
         let data = folder.path().join("data");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("closed to others");
         // Who comes by name needs the password.
-        let rules = format!("local all {OWNER} trust\nlocal all all scram-sha-256\n");
+        let mut rules = format!("local all {OWNER} trust\nlocal all all scram-sha-256\n");
+        rules += "hostssl all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("rules");
         let server = Self {
             folder,
+            port: tls.map(|_| {
+                let any = TcpListener::bind("127.0.0.1:0").expect("a port");
+                any.local_addr().expect("bound").port()
+            }),
             process: Mutex::new(None),
             databases: AtomicU32::new(0),
         };
@@ -79,8 +103,14 @@ impl PostgresServer {
         for setting in CARELESS {
             postgres.args(["-c", setting]);
         }
-        // No port at all; room for many pools.
-        postgres.args(["-c", "listen_addresses=", "-c", "max_connections=200"]);
+        // Room for many pools; no port at all, but for TLS.
+        postgres.args(["-c", "max_connections=200"]);
+        match self.port {
+            None => postgres.args(["-c", "listen_addresses="]),
+            Some(port) => postgres
+                .args(["-c", "ssl=on", "-c", "listen_addresses=127.0.0.1"])
+                .args(["-p", &port.to_string()]),
+        };
         let log = fs::File::create(self.folder.path().join("log")).expect("a log");
         postgres.stdout(Stdio::null()).stderr(log);
         let process = postgres.spawn().expect("postgres starts");
@@ -128,6 +158,18 @@ impl PostgresServer {
         format!("postgres://{user}:{password}@localhost/{database}?host={host}")
     }
 
+    /// By way of TLS, at `host`, which is this machine; `more` is what comes behind the question mark.
+    pub(crate) fn secured_url(
+        &self,
+        login: &str,
+        host: &str,
+        database: &str,
+        more: &str,
+    ) -> String {
+        let port = self.port.expect("a server with TLS");
+        format!("postgres://{login}@{host}:{port}/{database}?{more}")
+    }
+
     /// What a statement says, a row a line, columns with `|` between.
     pub(crate) fn query(&self, database: &str, sql: &str) -> String {
         self.try_query(database, sql)
@@ -138,6 +180,9 @@ impl PostgresServer {
         let mut psql = Command::new(program("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", OWNER]);
         psql.arg("-h").arg(self.folder.path());
+        if let Some(port) = self.port {
+            psql.args(["-p", &port.to_string()]);
+        }
         psql.args(["-d", database, "-c", sql]);
         let output = psql.output().expect("psql");
         let text = |bytes| String::from_utf8_lossy(bytes).trim_end().to_owned();
