@@ -45,7 +45,7 @@ pub struct Admin {
     /// Empty for a generated one.
     password: Secret,
     /// Where it is read from instead.
-    password_file: PathBuf,
+    pub password_file: PathBuf,
 }
 
 impl Admin {

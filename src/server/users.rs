@@ -30,7 +30,9 @@ impl UsersService {
     ) -> anyhow::Result<Self> {
         let key = match config.users.token_key_file.as_os_str().is_empty() {
             true => secrets.token_key()?,
-            false => secrets::key_from(&config.users.token_key_file)?,
+            false => secrets::key_from(&config.users.token_key_file).context(
+                "users.token_key_file: the path of a file with 32 bytes of text or more",
+            )?,
         };
         let mailer = rollcall_mail::open(&config.mail, &config.data.join("mails"))?;
         let bell = Doorbell::default();
@@ -44,10 +46,10 @@ impl UsersService {
             config.users.settings(config.mail.give_up_after),
         ));
         let groups = Arc::new(Groups::new(store.clone(), store.clone(), store));
-        let given = config
-            .admin
-            .password()
-            .context("cannot read admin.password_file")?;
+        let given = config.admin.password().with_context(|| {
+            let file = config.admin.password_file.display();
+            format!("cannot read admin.password_file {file}")
+        })?;
         let password = given.clone().unwrap_or_else(Secret::generate);
         let (admin, first) = users
             .ensure_admin(&config.admin.identity, &password)

@@ -62,6 +62,7 @@ mod roll;
 mod script;
 mod secrets;
 mod secured;
+mod services;
 mod sessions;
 mod sharing;
 mod shortage;
