@@ -16,6 +16,7 @@ use sqlx::AnyPool;
 use sqlx::migrate::Migrator;
 
 use crate::events::{self, Log};
+use crate::lists::Span;
 use crate::lock::Lock;
 use crate::postgres::Url;
 use crate::recorder::Recorder;
@@ -68,6 +69,7 @@ pub struct Database {
     pub(crate) readers: AnyPool,
     pub(crate) logs: Arc<HashMap<Stream, Arc<Log>>>,
     pub(crate) exclude: Arc<Exclude>,
+    pub(crate) span: Span,
     recorder: Recorder,
     _lock: Option<Arc<Lock>>,
 }
@@ -112,6 +114,7 @@ impl Database {
             readers,
             logs,
             exclude: Arc::default(),
+            span: Span::default(),
             _lock: None,
         }
     }
@@ -121,6 +124,16 @@ impl Database {
     pub fn without(self, exclude: Exclude) -> Self {
         Self {
             exclude: Arc::new(exclude),
+            ..self
+        }
+    }
+
+    /// Counts long lists in spans of so many entries. All that use a database can have different ones: it is a
+    /// matter of speed alone.
+    #[must_use]
+    pub fn with_spans_of(self, entries: u16) -> Self {
+        Self {
+            span: Span(i64::from(entries.max(2))),
             ..self
         }
     }

@@ -1,20 +1,21 @@
 //! Groups in the database: those of users, and channels.
 
 use async_trait::async_trait;
-use rollcall_domain::entity::{Metadata, Status, Update};
+use rollcall_domain::entity::{Status, Update};
 use rollcall_domain::event::Event;
 use rollcall_domain::groups::{
     Details, Direction, Group, GroupFilter, GroupKey, GroupStore, Seen, Tell, Tree,
 };
 use rollcall_domain::identity::{ChannelId, GroupId, UserId};
-use rollcall_domain::listing::{Listing, Page, StatusFilter, Visibility};
+use rollcall_domain::listing::{Listing, Page, Visibility};
 use rollcall_domain::policies::Action;
 use rollcall_domain::ports::StoreError;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed, taken};
-use crate::metadata::{self, Kind};
+use crate::lists::{self, By, Entity, Part};
+use crate::metadata::Kind;
 use crate::rows::{
     flag, from_json, id, json, moment, number, optional_id, optional_moment, status,
 };
@@ -25,6 +26,8 @@ pub(crate) trait Tables: GroupKey {
     const GROUPS: &'static str;
     const POLICIES: &'static str;
     const KIND: Kind;
+    /// Of their members.
+    const MEMBERS: Kind;
     /// What else is set with a name.
     const NAMED: &'static str;
 }
@@ -33,6 +36,7 @@ impl Tables for GroupId {
     const GROUPS: &'static str = "groups";
     const POLICIES: &'static str = "user_policies";
     const KIND: Kind = Kind::Group;
+    const MEMBERS: Kind = Kind::User;
     const NAMED: &'static str = "";
 }
 
@@ -40,10 +44,11 @@ impl Tables for ChannelId {
     const GROUPS: &'static str = "channels";
     const POLICIES: &'static str = "thing_policies";
     const KIND: Kind = Kind::Channel;
+    const MEMBERS: Kind = Kind::Thing;
     const NAMED: &'static str = ", repeated = 0";
 }
 
-const COLUMNS: &str =
+pub(crate) const COLUMNS: &str =
     "id, owner, path, name, description, metadata, enabled, created_at, updated_at, updated_by";
 
 #[async_trait]
@@ -72,11 +77,11 @@ impl<I: Tables> GroupStore<I> for Database {
                 .execute(&mut *transaction)
                 .await
                 .map_err(taken("keep groups", "name"))?;
-            let (id, metadata) = (group.id.as_bytes(), &group.metadata);
-            metadata::add_terms(&mut transaction, I::KIND, id, metadata)
-                .await
-                .map_err(&failed)?;
         }
+        let entities: Vec<Entity<'_>> = groups.iter().map(Entity::from).collect();
+        lists::add(&mut transaction, self.span, &entities)
+            .await
+            .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -98,7 +103,7 @@ impl<I: Tables> GroupStore<I> for Database {
             change.push(", metadata = ").bind(json(metadata).as_str());
         }
         change.push(" WHERE id = ").bind(id.as_bytes());
-        self.changed(change, details.metadata.as_ref(), tell).await
+        self.changed(id, change, tell).await
     }
 
     async fn set_group_status(
@@ -113,7 +118,7 @@ impl<I: Tables> GroupStore<I> for Database {
         change.push(", enabled = ").bind(enabled);
         change.push(" WHERE id = ").bind(id.as_bytes());
         change.push(" AND enabled <> ").bind(enabled);
-        self.changed(change, None, tell).await
+        self.changed(id, change, tell).await
     }
 
     async fn group(&self, id: I) -> Result<Option<Group<I>>, StoreError> {
@@ -132,9 +137,7 @@ impl<I: Tables> GroupStore<I> for Database {
         filter: &GroupFilter<I>,
         page: Page,
     ) -> Result<Listing<Group<I>>, StoreError> {
-        let order = "created_at, id";
-        let select = format!("SELECT {COLUMNS}");
-        let rows = self.page(&select, which(filter), order, page).await;
+        let rows = lists::page(self, COLUMNS, parts(filter), page).await;
         let Listing { items, total } = rows.map_err(failed("list groups"))?;
         let groups = items.iter().map(group).collect::<Result<_, _>>();
         Ok(Listing {
@@ -147,23 +150,32 @@ impl<I: Tables> GroupStore<I> for Database {
 impl Database {
     async fn changed<I: Tables>(
         &self,
+        id: I,
         mut change: Statement,
-        metadata: Option<&Metadata>,
         tell: &Tell<Group<I>>,
     ) -> Result<Option<Group<I>>, StoreError> {
         let failed = failed("change a group");
-        change.push(" RETURNING ").push(COLUMNS);
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        // Written, so that nobody else changes it meanwhile.
+        let mut before = Statement::new("UPDATE ");
+        before
+            .push(I::GROUPS)
+            .push(" SET enabled = enabled WHERE id = ");
+        before.bind(id.as_bytes()).push(" RETURNING ").push(COLUMNS);
+        let before = before.query().fetch_optional(&mut *transaction).await;
+        let before = before.map_err(&failed)?;
+        change.push(" RETURNING ").push(COLUMNS);
         let row = change.query().fetch_optional(&mut *transaction).await;
-        let Some(row) = row.map_err(taken("change a group", "name"))? else {
+        let row = row.map_err(taken("change a group", "name"))?;
+        let (Some(before), Some(row)) = (before, row) else {
             return Ok(None);
         };
-        let group: Group<I> = group(&row).map_err(&failed)?;
-        if let Some(metadata) = metadata {
-            metadata::put_terms(&mut transaction, I::KIND, group.id.as_bytes(), metadata)
-                .await
-                .map_err(&failed)?;
-        }
+        let before: Group<I> = self::group(&before).map_err(&failed)?;
+        let group: Group<I> = self::group(&row).map_err(&failed)?;
+        let (old, new) = (Entity::from(&before), Entity::from(&group));
+        lists::alter(&mut transaction, self.span, &old, &new)
+            .await
+            .map_err(&failed)?;
         let events = vec![tell(&group)];
         self.commit(transaction, events).await.map_err(&failed)?;
         Ok(Some(group))
@@ -209,60 +221,57 @@ fn updated<I: Tables>(update: Update) -> Statement {
     change
 }
 
-fn which<I: Tables>(filter: &GroupFilter<I>) -> Statement {
-    let mut which = Statement::new(format!(" FROM {} WHERE 1 = 1", I::GROUPS));
-    if filter.status != StatusFilter::All {
-        let enabled = flag(filter.status == StatusFilter::Enabled);
-        which.push(" AND enabled = ").bind(enabled);
+/// Which lists make up what is asked for.
+fn parts<I: Tables>(filter: &GroupFilter<I>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for status in lists::statuses(filter.status) {
+        let mut part = Part::new(I::KIND, *status);
+        if let Some(name) = &filter.name {
+            part = part.by(By::Name(name));
+        }
+        if let Some(owner) = &filter.owner {
+            part = part.by(By::Owner(owner.as_bytes()));
+        }
+        if let Some(parent) = &filter.parent {
+            part = part.by(By::Parent(parent.as_bytes()));
+        }
+        if let Some(tree) = &filter.tree {
+            part = part.among(within(tree));
+        }
+        if let Some(subject) = filter.subject {
+            let mut of_subject = Statement::new("SELECT object FROM ");
+            of_subject.push(I::POLICIES).push(" WHERE subject = ");
+            of_subject.bind(subject.as_bytes()).push(" AND is_user = ");
+            of_subject.bind(flag(subject.is_user()));
+            part = part.among(of_subject);
+        }
+        if let Some(wanted) = &filter.metadata {
+            part = part.containing(wanted);
+        }
+        match filter.seen {
+            Some(seen) => parts.extend(seen_by::<I>(seen, part)),
+            None => parts.push(part),
+        }
     }
-    if let Some(name) = &filter.name {
-        which.push(" AND name = ").bind(name.as_str());
-    }
-    if let Some(owner) = filter.owner {
-        which.push(" AND owner = ").bind(owner.as_bytes());
-    }
-    if let Some(parent) = filter.parent {
-        which.push(" AND parent = ").bind(parent.as_bytes());
-    }
-    if let Some(tree) = &filter.tree {
-        within(tree, &mut which);
-    }
-    if let Some(subject) = filter.subject {
-        which
-            .push(" AND id IN (SELECT object FROM ")
-            .push(I::POLICIES);
-        which.push(" WHERE subject = ").bind(subject.as_bytes());
-        which
-            .push(" AND is_user = ")
-            .bind(flag(subject.is_user()))
-            .push(")");
-    }
-    if let Some(seen) = filter.seen {
-        seen_by::<I>(seen, &mut which);
-    }
-    if let Some(wanted) = &filter.metadata {
-        let containing = metadata::containing(I::KIND, "id", wanted);
-        which.push(" AND ").append(&containing);
-    }
-    which
+    parts
 }
 
-fn within<I: Tables>(tree: &Tree<I>, which: &mut Statement) {
+fn within<I: Tables>(tree: &Tree<I>) -> Statement {
     let around = tree.around.path();
+    let mut which = Statement::new("SELECT id FROM ");
+    which.push(I::GROUPS);
     match tree.direction {
         Direction::Parents => {
             let levels = tree.levels.unwrap_or(around.len()).saturating_add(1);
-            which.push(" AND id IN (");
-            for (place, id) in around.iter().rev().take(levels).enumerate() {
-                which
-                    .push(if place == 0 { "" } else { ", " })
-                    .bind(id.as_bytes());
-            }
-            which.push(")");
+            let ids = around.iter().rev().take(levels);
+            let ids: Vec<[u8; 16]> = ids.map(|id| *id.as_bytes()).collect();
+            which.push(" WHERE id IN (").bind_all(&ids).push(")");
         }
         Direction::Children => {
             let first = path(&around);
-            if let Some(behind) = successor(&first) {
+            let behind = successor(&first);
+            which.push(" WHERE path >= ").bind(first);
+            if let Some(behind) = behind {
                 which.push(" AND path < ").bind(behind);
             }
             if let Some(levels) = tree.levels {
@@ -271,39 +280,33 @@ fn within<I: Tables>(tree: &Tree<I>, which: &mut Statement) {
                     .push(" AND LENGTH(path) <= ")
                     .bind(i64::try_from(longest).unwrap_or(i64::MAX));
             }
-            which.push(" AND path >= ").bind(first);
         }
     }
+    which
 }
 
-fn seen_by<I: Tables>(seen: Seen, which: &mut Statement) {
+fn seen_by<I: Tables>(seen: Seen, part: Part) -> Vec<Part> {
+    let own = By::Owner(seen.by.as_bytes());
     match seen.visibility {
-        Visibility::Mine => {
-            which.push(" AND owner = ").bind(seen.by.as_bytes());
-        }
-        Visibility::Shared => {
-            which.push(" AND id IN (");
-            shared_with::<I>(seen.by, which);
-            which.push(")");
-        }
-        Visibility::All => {
-            let own = format!(" AND id IN (SELECT id FROM {} WHERE owner = ", I::GROUPS);
-            which.push(&own).bind(seen.by.as_bytes());
-            which.push(" UNION ALL ");
-            shared_with::<I>(seen.by, which);
-            which.push(")");
-        }
+        Visibility::Mine => vec![part.by(own)],
+        Visibility::Shared => vec![part.among(shared_with::<I>(seen.by))],
+        Visibility::All => vec![
+            part.clone().by(own),
+            part.not_by(own).among(shared_with::<I>(seen.by)),
+        ],
     }
 }
 
-fn shared_with<I: Tables>(user: UserId, which: &mut Statement) {
-    which.push("SELECT object FROM ").push(I::POLICIES);
+fn shared_with<I: Tables>(user: UserId) -> Statement {
+    let mut which = Statement::new("SELECT object FROM ");
+    which.push(I::POLICIES);
     which.push(" WHERE subject = ").bind(user.as_bytes());
     let list = Action::GroupList.allowed_by().bits();
     which
         .push(" AND is_user = 1 AND (actions & ")
         .bind(i64::from(list));
     which.push(") <> 0");
+    which
 }
 
 fn path<I: GroupKey>(ids: &[I]) -> Vec<u8> {
@@ -318,7 +321,7 @@ fn successor(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(next)
 }
 
-fn group<I: Tables>(row: &AnyRow) -> Result<Group<I>, sqlx::Error> {
+pub(crate) fn group<I: Tables>(row: &AnyRow) -> Result<Group<I>, sqlx::Error> {
     let path: &[u8] = row.try_get(2)?;
     let (ids, _) = path.as_chunks::<16>();
     let ancestors = ids.iter().copied().map(I::from_bytes);

@@ -8,6 +8,7 @@ pub mod database;
 mod events;
 mod groups;
 pub mod journal;
+mod lists;
 mod lock;
 mod logins;
 mod metadata;

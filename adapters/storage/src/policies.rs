@@ -13,6 +13,8 @@ use sqlx::any::AnyRow;
 
 use crate::database::{Database, failed};
 use crate::groups::{Tables, update};
+use crate::lists::{self, Member};
+use crate::metadata::Kind;
 use crate::rows::{flag, id, is_set, moment, status};
 use crate::statement::Statement;
 
@@ -86,6 +88,12 @@ impl<I: Tables> PolicyStore<I> for Database {
             if let Some(row) = row.map_err(&failed)? {
                 removed.push(policy(&row).map_err(&failed)?);
             }
+        }
+        let members: Vec<Member> = removed.iter().filter_map(member).collect();
+        if !members.is_empty() {
+            lists::leave(&mut transaction, self.span, I::MEMBERS, members)
+                .await
+                .map_err(&failed)?;
         }
         let events = removed.iter().map(tell).collect();
         self.commit(transaction, events).await.map_err(&failed)?;
@@ -214,10 +222,29 @@ async fn insert<I: Tables>(
             kept.push(policy(&row).map_err(&failed)?);
         }
     }
+    let members: Vec<(Member, bool)> = kept
+        .iter()
+        .filter_map(|policy| Some((member(policy)?, policy.update.is_some())))
+        .collect();
+    if !members.is_empty() {
+        lists::join(&mut transaction, database.span, I::MEMBERS, members)
+            .await
+            .map_err(&failed)?;
+    }
     let events = kept.iter().map(tell).collect();
     let committed = database.commit(transaction, events).await;
     committed.map_err(&failed)?;
     Ok(kept)
+}
+
+/// Whoever the policy makes a member of the group: on channels, users are none.
+fn member<I: Tables>(policy: &Policy<I>) -> Option<Member> {
+    let is_member = policy.subject.is_user() == (I::MEMBERS == Kind::User);
+    is_member.then(|| Member {
+        id: *policy.subject.as_bytes(),
+        of: *policy.object.as_bytes(),
+        vouched: policy.vouched,
+    })
 }
 
 fn between<I: Tables>(subject: Subject, object: I, statement: &mut Statement) {

@@ -11,7 +11,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection};
 
 use crate::database::{Config, MIGRATIONS};
-use crate::{OpenError, boxed, metadata, things};
+use crate::{OpenError, boxed, lists};
 
 /// `postgres://user:password@host:port/database`, and what else PostgreSQL takes behind a `?`.
 /// It may hold a password, so it does not print as it is.
@@ -88,12 +88,14 @@ pub(crate) async fn open(config: &Config) -> Result<AnyPool, OpenError> {
     let options = AnyConnectOptions::from_str(&config.url.0)
         .map_err(explain)?
         .disable_statement_logging();
-    // One connection first: a pool would try for long, and not say why it could not.
-    let connecting = tokio::time::timeout(config.connect_timeout, migrate(&options));
-    match connecting.await {
-        Ok(migrated) => migrated.map_err(explain)?,
+    // One connection first: a pool would try for long, and not say why it could not. What was made by earlier
+    // versions is brought up to date with it, however long that takes.
+    let connecting = AnyConnection::connect_with(&options);
+    let connection = match tokio::time::timeout(config.connect_timeout, connecting).await {
+        Ok(connected) => connected.map_err(explain)?,
         Err(elapsed) => return Err(explain(sqlx::Error::Io(std::io::Error::other(elapsed)))),
-    }
+    };
+    migrate(connection).await.map_err(explain)?;
     let timeout = config.statement_timeout;
     AnyPoolOptions::new()
         .max_connections(config.max_connections)
@@ -137,8 +139,7 @@ async fn prepare(connection: &mut AnyConnection, timeout: Duration) -> Result<()
         .map(|_| ())
 }
 
-async fn migrate(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
-    let mut connection = AnyConnection::connect_with(options).await?;
+async fn migrate(mut connection: AnyConnection) -> Result<(), sqlx::Error> {
     // Of two processes at one time, one makes it.
     sqlx::raw_sql(
         "SET client_min_messages = warning;
@@ -148,8 +149,7 @@ async fn migrate(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
     .execute(&mut connection)
     .await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
-    metadata::work_off(&mut connection).await?;
-    things::tag_backlog(&mut connection).await?;
+    lists::work_off(&mut connection).await?;
     connection.close().await
 }
 

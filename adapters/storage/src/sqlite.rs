@@ -10,10 +10,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection};
 
 use crate::database::MIGRATIONS;
-use crate::{metadata, things};
+use crate::lists;
 
 const READERS: u32 = 4;
 const AUTOCHECKPOINT: &str = "2000";
+/// KiB of pages that the writer keeps. A transaction that changes more writes pages several times; a file that has
+/// less takes less.
+const WRITER_CACHE: &str = "65536";
 
 /// How a file is opened by its own driver: write-ahead log, so that readers do not wait for writers.
 pub(crate) fn options(path: &Path, synchronous: SqliteSynchronous) -> SqliteConnectOptions {
@@ -37,8 +40,7 @@ pub(crate) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
         .execute(&mut connection)
         .await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
-    metadata::work_off(&mut connection).await?;
-    things::tag_backlog(&mut connection).await?;
+    lists::work_off(&mut connection).await?;
     connection.close().await
 }
 
@@ -71,7 +73,8 @@ pub(crate) async fn snapshot(path: &Path) -> Result<AnyConnection, sqlx::Error> 
 async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let pragmas = format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-         PRAGMA busy_timeout = 5000; PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT};"
+         PRAGMA busy_timeout = 5000; PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT};
+         PRAGMA cache_size = -{WRITER_CACHE};"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(pragmas))
         .execute(connection)

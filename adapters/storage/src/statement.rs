@@ -1,6 +1,6 @@
 //! SQL that is put together from parts, with what is bound in them.
 
-use sqlx::any::AnyArguments;
+use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
@@ -14,8 +14,16 @@ pub(crate) struct Statement {
 #[derive(Clone)]
 pub(crate) enum Value {
     Bytes(Vec<u8>),
+    /// Bytes, of which there are none.
+    Null,
     Text(String),
     Number(i64),
+}
+
+impl From<Option<Vec<u8>>> for Value {
+    fn from(bytes: Option<Vec<u8>>) -> Self {
+        bytes.map_or(Self::Null, Self::Bytes)
+    }
 }
 
 impl From<Vec<u8>> for Value {
@@ -68,6 +76,14 @@ impl Statement {
         self.push("$").push(&number)
     }
 
+    /// Writes placeholders for ids, of which there is one at least.
+    pub(crate) fn bind_all(&mut self, ids: &[[u8; 16]]) -> &mut Self {
+        for (n, id) in ids.iter().enumerate() {
+            self.push(if n == 0 { "" } else { ", " }).bind(id);
+        }
+        self
+    }
+
     /// Adds another one behind this, with what is bound in it.
     pub(crate) fn append(&mut self, other: &Self) -> &mut Self {
         let mut parts = other.text.split('$');
@@ -93,6 +109,7 @@ impl Statement {
             .into_iter()
             .fold(query, |query, value| match value {
                 Value::Bytes(bytes) => query.bind(bytes),
+                Value::Null => query.bind(None::<Vec<u8>>),
                 Value::Text(text) => query.bind(text),
                 Value::Number(number) => query.bind(number),
             })
@@ -100,28 +117,40 @@ impl Statement {
 }
 
 /// Rows of one statement: few different numbers, so that few statements have to be known to the database.
-const STEPS: [usize; 3] = [64, 8, 1];
+const STEPS: [usize; 4] = [256, 64, 8, 1];
 
 /// Inserts rows, many with one statement. `insert` is what comes before VALUES.
 pub(crate) async fn insert<const COLUMNS: usize>(
     connection: &mut AnyConnection,
     insert: &str,
-    mut rows: Vec<[Value; COLUMNS]>,
+    rows: Vec<[Value; COLUMNS]>,
 ) -> Result<(), sqlx::Error> {
-    while !rows.is_empty() {
+    put(connection, insert, rows, "").await.map(|_| ())
+}
+
+/// Inserts rows, and returns what `behind`, which comes after VALUES, says of them.
+pub(crate) async fn put<const COLUMNS: usize>(
+    connection: &mut AnyConnection,
+    insert: &str,
+    rows: Vec<[Value; COLUMNS]>,
+    behind: &str,
+) -> Result<Vec<AnyRow>, sqlx::Error> {
+    let mut returned = Vec::new();
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
         let step = STEPS.into_iter().find(|step| *step <= rows.len());
-        let rest = rows.split_off(step.expect("invariant: one row at least"));
         let mut statement = Statement::new(insert);
-        for (n, row) in std::mem::replace(&mut rows, rest).into_iter().enumerate() {
+        for (n, row) in rows.by_ref().take(step.unwrap_or(1)).enumerate() {
             statement.push(if n == 0 { " VALUES (" } else { ", (" });
             for (n, value) in row.into_iter().enumerate() {
                 statement.push(if n == 0 { "" } else { ", " }).bind(value);
             }
             statement.push(")");
         }
-        statement.query().execute(&mut *connection).await?;
+        statement.push(behind);
+        returned.extend(statement.query().fetch_all(&mut *connection).await?);
     }
-    Ok(())
+    Ok(returned)
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! Things in the database.
 
-mod lists;
-
-use std::collections::HashMap;
+mod whose;
 
 use async_trait::async_trait;
 use rollcall_domain::entity::{Status, Update};
@@ -15,16 +13,16 @@ use rollcall_domain::ports::StoreError;
 use rollcall_domain::things::{Actions, Scope, Thing, ThingChange, ThingFilter, ThingStore};
 use rollcall_domain::vault::{KeptKey, SealedKey};
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyConnection, Row, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 
 use crate::database::{Database, failed};
-use crate::metadata::{self, Kind};
+use crate::lists::{self, Entity, Span};
 use crate::rows::{
     flag, from_json, id, json, moment, number, optional_id, optional_moment, status,
 };
-use crate::statement::Statement;
+use crate::statement::{self, Statement};
 
-const COLUMNS: &str = "things.id, things.owner, things.name, things.tags, things.identity, \
+pub(crate) const COLUMNS: &str = "things.id, things.owner, things.name, things.tags, things.identity, \
     things.metadata, things.enabled, things.created_at, things.updated_at, things.updated_by";
 
 #[async_trait]
@@ -36,31 +34,22 @@ impl ThingStore for Database {
     ) -> Result<(), StoreError> {
         let failed = failed("keep things");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
-        let mut more: HashMap<(UserId, Status), i64> = HashMap::new();
-        for (thing, key) in things {
-            // Two unique values: which of them another has is asked only when one is taken.
-            let added = add(&mut transaction, thing, key).await;
-            if let Err(error) = added {
-                drop(transaction);
-                return Err(match self.thing(thing.id).await? {
-                    Some(_) if is_taken(&error) => StoreError::Taken("id"),
-                    _ if is_taken(&error) && is_twice(things, thing.id) => StoreError::Taken("id"),
-                    _ if is_taken(&error) => StoreError::Taken("key"),
-                    _ => failed(error),
-                });
+        // Two unique values: which of them another has is asked only when one is taken.
+        if let Err(error) = insert(&mut transaction, things).await {
+            if !is_taken(&error) {
+                return Err(failed(error));
             }
-            tag(&mut transaction, thing).await.map_err(&failed)?;
-            let (id, metadata) = (thing.id.as_bytes(), &thing.metadata);
-            metadata::add_terms(&mut transaction, Kind::Thing, id, metadata)
-                .await
-                .map_err(&failed)?;
-            *more.entry((thing.owner, thing.status)).or_default() += 1;
+            transaction.rollback().await.map_err(&failed)?;
+            let is_there = is_one_there(&self.readers, things).await;
+            return Err(StoreError::Taken(match is_there.map_err(&failed)? {
+                true => "id",
+                false => "key",
+            }));
         }
-        for ((owner, status), more) in more {
-            count(&mut transaction, owner, status, more)
-                .await
-                .map_err(&failed)?;
-        }
+        let entities: Vec<Entity<'_>> = things.iter().map(|(thing, _)| thing.into()).collect();
+        lists::add(&mut transaction, self.span, &entities)
+            .await
+            .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -73,7 +62,7 @@ impl ThingStore for Database {
     ) -> Result<Option<Thing>, StoreError> {
         let doing = "change a thing";
         let mut transaction = self.writer.begin().await.map_err(failed(doing))?;
-        let changed = changed(&mut transaction, id, change, update).await;
+        let changed = changed(&mut transaction, self.span, id, change, update).await;
         let changed = changed.map_err(crate::database::taken(doing, "key"))?;
         let Some(thing) = changed else {
             return Ok(None);
@@ -108,7 +97,7 @@ impl ThingStore for Database {
         scope: Scope,
         page: Page,
     ) -> Result<Listing<Thing>, StoreError> {
-        let listed = lists::things(&self.readers, filter, scope, page).await;
+        let listed = whose::things(self, filter, scope, page).await;
         listed.map_err(failed("list things"))
     }
 
@@ -118,7 +107,7 @@ impl ThingStore for Database {
         filter: &ThingFilter,
         page: Page,
     ) -> Result<Listing<Thing>, StoreError> {
-        let listed = lists::things_of_channel(&self.readers, channel, filter, page).await;
+        let listed = whose::things_of_channel(self, channel, filter, page).await;
         listed.map_err(failed("list the things of a channel"))
     }
 
@@ -227,29 +216,28 @@ impl ThingStore for Database {
     }
 }
 
-async fn add(
-    transaction: &mut Transaction<'_, Any>,
-    thing: &Thing,
-    key: &KeptKey,
+async fn insert(
+    connection: &mut AnyConnection,
+    things: &[(Thing, KeptKey)],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO things
-         (id, owner, name, tags, identity, metadata, key_hash, sealed_key, enabled, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind(thing.id.as_bytes().as_slice())
-    .bind(thing.owner.as_bytes().as_slice())
-    .bind(&thing.name)
-    .bind(json(&thing.tags))
-    .bind(&thing.identity)
-    .bind(json(&thing.metadata))
-    .bind(key.hash.as_bytes().as_slice())
-    .bind(key.sealed.as_ref().map(SealedKey::as_bytes))
-    .bind(flag(thing.status == Status::Enabled))
-    .bind(thing.created_at.0.cast_signed())
-    .execute(&mut **transaction)
-    .await
-    .map(|_| ())
+    let rows = things.iter().map(|(thing, key)| {
+        let sealed = key.sealed.as_ref().map(|sealed| sealed.as_bytes().to_vec());
+        [
+            thing.id.as_bytes().into(),
+            thing.owner.as_bytes().into(),
+            thing.name.as_str().into(),
+            json(&thing.tags).into(),
+            thing.identity.as_str().into(),
+            json(&thing.metadata).into(),
+            key.hash.as_bytes().to_vec().into(),
+            sealed.into(),
+            flag(thing.status == Status::Enabled).into(),
+            thing.created_at.0.cast_signed().into(),
+        ]
+    });
+    let insert = "INSERT INTO things
+         (id, owner, name, tags, identity, metadata, key_hash, sealed_key, enabled, created_at)";
+    statement::insert(connection, insert, rows.collect()).await
 }
 
 fn is_taken(error: &sqlx::Error) -> bool {
@@ -258,13 +246,28 @@ fn is_taken(error: &sqlx::Error) -> bool {
         .is_some_and(|it| it.is_unique_violation())
 }
 
-fn is_twice(things: &[(Thing, KeptKey)], id: ThingId) -> bool {
-    things.iter().filter(|(thing, _)| thing.id == id).count() > 1
+/// Whether the id of one is that of another, or of one that is kept.
+async fn is_one_there(readers: &AnyPool, things: &[(Thing, KeptKey)]) -> Result<bool, sqlx::Error> {
+    let mut ids: Vec<[u8; 16]> = things.iter().map(|(it, _)| *it.id.as_bytes()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() < things.len() {
+        return Ok(true);
+    }
+    for ids in ids.chunks(256) {
+        let mut query = Statement::new("SELECT 1 FROM things WHERE id IN (");
+        query.bind_all(ids).push(") LIMIT 1");
+        if query.query().fetch_optional(readers).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Changes what the change is about, and nothing else.
 async fn changed(
     transaction: &mut Transaction<'_, Any>,
+    span: Span,
     id: ThingId,
     change: &ThingChange,
     update: Update,
@@ -308,119 +311,23 @@ async fn changed(
             }
         }
     }
-    if let ThingChange::Owner(_) = change {
-        leave_owner(transaction, id).await?;
-    }
+    // Written, so that nobody else changes it meanwhile.
+    let mut before = Statement::new("UPDATE things SET enabled = enabled WHERE id = ");
+    before.bind(id.as_bytes()).push(" RETURNING ").push(COLUMNS);
+    let before = before.query().fetch_optional(&mut **transaction).await?;
     query.push(" WHERE id = ").bind(id.as_bytes()).push(only);
     query.push(" RETURNING ").push(COLUMNS);
-    let row = query.query().fetch_optional(&mut **transaction).await?;
-    let Some(row) = row else { return Ok(None) };
-    let thing = thing(&row)?;
-    match change {
-        ThingChange::About {
-            metadata: Some(metadata),
-            ..
-        } => metadata::put_terms(transaction, Kind::Thing, id.as_bytes(), metadata).await?,
-        ThingChange::Tags(_) => {
-            sqlx::query("DELETE FROM thing_tags WHERE thing = $1")
-                .bind(id.as_bytes().as_slice())
-                .execute(&mut **transaction)
-                .await?;
-            tag(transaction, &thing).await?;
-        }
-        ThingChange::Owner(_) => count(transaction, thing.owner, thing.status, 1).await?,
-        ThingChange::Status(_) => {
-            let before = match thing.status {
-                Status::Enabled => Status::Disabled,
-                Status::Disabled => Status::Enabled,
-            };
-            count(transaction, thing.owner, before, -1).await?;
-            count(transaction, thing.owner, thing.status, 1).await?;
-        }
-        ThingChange::About { .. } | ThingChange::Key(_) => {}
-    }
-    Ok(Some(thing))
+    let after = query.query().fetch_optional(&mut **transaction).await?;
+    let (Some(before), Some(after)) = (before, after) else {
+        return Ok(None);
+    };
+    let (before, after) = (thing(&before)?, thing(&after)?);
+    let (old, new) = (Entity::from(&before), Entity::from(&after));
+    lists::alter(transaction, span, &old, &new).await?;
+    Ok(Some(after))
 }
 
-/// The thing counts no longer among those of its owner.
-async fn leave_owner(
-    transaction: &mut Transaction<'_, Any>,
-    id: ThingId,
-) -> Result<(), sqlx::Error> {
-    // Written, so that nobody else changes its owner or status meanwhile.
-    let mut query = Statement::new("UPDATE things SET owner = owner WHERE id = ");
-    query.bind(id.as_bytes()).push(" RETURNING ").push(COLUMNS);
-    let row = query.query().fetch_optional(&mut **transaction).await?;
-    match row {
-        Some(row) => {
-            let thing = thing(&row)?;
-            count(transaction, thing.owner, thing.status, -1).await
-        }
-        None => Ok(()),
-    }
-}
-
-/// The owner has so many more things of this status.
-async fn count(
-    transaction: &mut Transaction<'_, Any>,
-    owner: UserId,
-    status: Status,
-    more: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO thing_counts (owner, enabled, things) VALUES ($1, $2, $3)
-         ON CONFLICT (owner, enabled) DO UPDATE SET things = thing_counts.things + excluded.things",
-    )
-    .bind(owner.as_bytes().as_slice())
-    .bind(flag(status == Status::Enabled))
-    .bind(more)
-    .execute(&mut **transaction)
-    .await
-    .map(|_| ())
-}
-
-/// Makes the rows of tags of what was kept before there were any.
-pub(crate) async fn tag_backlog(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    use sqlx::Connection;
-    loop {
-        let mut transaction = connection.begin().await?;
-        let mut query = Statement::new("SELECT ");
-        query
-            .push(COLUMNS)
-            .push(" FROM things_to_tag JOIN things ON things.id = things_to_tag.thing LIMIT 1000");
-        let rows = query.query().fetch_all(&mut *transaction).await?;
-        if rows.is_empty() {
-            return transaction.rollback().await;
-        }
-        for row in rows {
-            let thing = thing(&row)?;
-            // Another process may be at it, too: what is there stays.
-            tag(&mut transaction, &thing).await?;
-            sqlx::query("DELETE FROM things_to_tag WHERE thing = $1")
-                .bind(thing.id.as_bytes().as_slice())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-    }
-}
-
-async fn tag(connection: &mut AnyConnection, thing: &Thing) -> Result<(), sqlx::Error> {
-    for tag in &thing.tags {
-        sqlx::query(
-            "INSERT INTO thing_tags (tag, created_at, thing) VALUES ($1, $2, $3)
-             ON CONFLICT (tag, created_at, thing) DO NOTHING",
-        )
-        .bind(tag)
-        .bind(thing.created_at.0.cast_signed())
-        .bind(thing.id.as_bytes().as_slice())
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
-}
-
-fn thing(row: &AnyRow) -> Result<Thing, sqlx::Error> {
+pub(crate) fn thing(row: &AnyRow) -> Result<Thing, sqlx::Error> {
     let updated = optional_moment(row, 8)?.zip(optional_id(row, 9)?);
     Ok(Thing {
         id: ThingId::from_bytes(id(row, 0)?),

@@ -5,7 +5,7 @@ use rollcall_domain::entity::{Status, Update};
 use rollcall_domain::event::Event;
 use rollcall_domain::groups::{People, Person, Tell};
 use rollcall_domain::identity::{GroupId, UserId};
-use rollcall_domain::listing::{Listing, Page, StatusFilter, Visibility};
+use rollcall_domain::listing::{Listing, Page, Visibility};
 use rollcall_domain::policies::Action;
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::users::{Change, Scope, User, UserFilter, UserStore};
@@ -13,7 +13,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use crate::database::{Database, failed, taken};
-use crate::metadata::{self, Kind};
+use crate::lists::{self, By, Entity, Part};
+use crate::metadata::Kind;
 use crate::rows::{
     flag, from_json, id, is_set, json, moment, optional_id, optional_moment, status,
 };
@@ -51,15 +52,9 @@ impl UserStore for Database {
         .execute(&mut *transaction)
         .await
         .map_err(taken("keep a user", "identity"))?;
-        tag(&mut transaction, user).await.map_err(&failed)?;
-        metadata::add_terms(
-            &mut transaction,
-            Kind::User,
-            user.id.as_bytes(),
-            &user.metadata,
-        )
-        .await
-        .map_err(&failed)?;
+        lists::add(&mut transaction, self.span, &[user.into()])
+            .await
+            .map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)
     }
 
@@ -100,29 +95,28 @@ impl UserStore for Database {
     ) -> Result<Option<User>, StoreError> {
         let failed = failed("change a user");
         let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        // Written, so that nobody else changes it meanwhile.
+        let mut before = Statement::new("UPDATE users SET enabled = enabled WHERE id = ");
+        before.bind(id.as_bytes()).push(" RETURNING ").push(COLUMNS);
+        let before = before.query().fetch_optional(&mut *transaction).await;
+        let before = before.map_err(&failed)?;
         let row = changing(id, change, update)
             .query()
             .fetch_optional(&mut *transaction)
             .await;
-        let Some(row) = row.map_err(taken("change a user", "identity"))? else {
+        let row = row.map_err(taken("change a user", "identity"))?;
+        let (Some(before), Some(row)) = (before, row) else {
             return Ok(None);
         };
-        let user = user(&row).map_err(&failed)?;
-        let also = match change {
-            Change::Details {
-                metadata: Some(metadata),
-                ..
-            } => metadata::put_terms(&mut transaction, Kind::User, id.as_bytes(), metadata).await,
-            Change::Tags(_) => tag(&mut transaction, &user).await,
-            Change::Status(Status::Disabled) | Change::Password { .. } => {
-                sign_out(&mut transaction, id).await
-            }
-            Change::Details { .. }
-            | Change::Identity(_)
-            | Change::Owner(_)
-            | Change::Status(Status::Enabled) => Ok(()),
-        };
-        also.map_err(&failed)?;
+        let before = self::user(&before).map_err(&failed)?;
+        let user = self::user(&row).map_err(&failed)?;
+        let (old, new) = (Entity::from(&before), Entity::from(&user));
+        lists::alter(&mut transaction, self.span, &old, &new)
+            .await
+            .map_err(&failed)?;
+        if let Change::Status(Status::Disabled) | Change::Password { .. } = change {
+            sign_out(&mut transaction, id).await.map_err(&failed)?;
+        }
         let events = vec![tell(&user)];
         self.commit(transaction, events).await.map_err(&failed)?;
         Ok(Some(user))
@@ -134,7 +128,7 @@ impl UserStore for Database {
         filter: &UserFilter,
         page: Page,
     ) -> Result<Listing<User>, StoreError> {
-        self.list_users(which(scope, filter), page).await
+        self.list_users(parts(scope, filter), page).await
     }
 
     async fn admin(&self) -> Result<Option<User>, StoreError> {
@@ -176,20 +170,24 @@ impl People for Database {
         filter: &UserFilter,
         page: Page,
     ) -> Result<Listing<User>, StoreError> {
-        let mut members = which(Scope::Everybody, filter);
-        members.push(" AND users.id IN (SELECT subject FROM user_policies WHERE object = ");
-        members.bind(group.as_bytes());
-        members.push(if vouched { " AND vouched = 1)" } else { ")" });
+        let of = group.as_bytes();
+        let mut members = Vec::new();
+        for part in filtered(filter) {
+            if !vouched {
+                let vouched = false;
+                members.push(part.clone().by(By::Membership { of, vouched }));
+            }
+            let vouched = true;
+            members.push(part.by(By::Membership { of, vouched }));
+        }
         self.list_users(members, page).await
     }
 }
 
 impl Database {
-    async fn list_users(&self, which: Statement, page: Page) -> Result<Listing<User>, StoreError> {
+    async fn list_users(&self, parts: Vec<Part>, page: Page) -> Result<Listing<User>, StoreError> {
         let failed = failed("list users");
-        let select = format!("SELECT {COLUMNS}");
-        let order = "users.created_at, users.id";
-        let rows = self.page(&select, which, order, page).await;
+        let rows = lists::page(self, COLUMNS, parts, page).await;
         let Listing { items, total } = rows.map_err(&failed)?;
         let items = items.iter().map(user).collect::<Result<_, _>>();
         Ok(Listing {
@@ -244,57 +242,53 @@ fn changing(id: UserId, change: &Change, update: Update) -> Statement {
     changing
 }
 
-fn which(scope: Scope, filter: &UserFilter) -> Statement {
-    let mut which = Statement::new(" FROM users WHERE 1 = 1");
-    if filter.status != StatusFilter::All {
-        let enabled = flag(filter.status == StatusFilter::Enabled);
-        which.push(" AND users.enabled = ").bind(enabled);
-    }
-    if let Some(name) = &filter.name {
-        which.push(" AND users.name = ").bind(name.as_str());
-    }
-    if let Some(identity) = &filter.identity {
-        which.push(" AND users.identity = ").bind(identity.as_str());
-    }
-    if let Some(tag) = &filter.tag {
-        which.push(" AND users.id IN (SELECT user_id FROM user_tags WHERE tag = ");
-        which.bind(tag.as_str()).push(")");
-    }
-    if let Some(owner) = filter.owner {
-        which.push(" AND users.owner = ").bind(owner.as_bytes());
-    }
-    if let Some(wanted) = &filter.metadata {
-        let containing = metadata::containing(Kind::User, "users.id", wanted);
-        which.push(" AND ").append(&containing);
-    }
-    if let Scope::Of(user, visibility) = scope {
-        seen_by(user, visibility, &mut which);
-    }
-    which
+/// What the filter lets through, a part for each status.
+fn filtered(filter: &UserFilter) -> Vec<Part> {
+    let part = |status: &Status| {
+        let mut part = Part::new(Kind::User, *status);
+        if let Some(name) = &filter.name {
+            part = part.by(By::Name(name));
+        }
+        if let Some(identity) = &filter.identity {
+            let mut one = Statement::new("SELECT id FROM users WHERE identity = ");
+            one.bind(identity.as_str());
+            part = part.among(one);
+        }
+        if let Some(tag) = &filter.tag {
+            part = part.by(By::Tag(tag));
+        }
+        if let Some(owner) = &filter.owner {
+            part = part.by(By::Owner(owner.as_bytes()));
+        }
+        match &filter.metadata {
+            Some(wanted) => part.containing(wanted),
+            None => part,
+        }
+    };
+    let statuses = lists::statuses(filter.status).iter();
+    statuses.map(part).collect()
 }
 
-fn seen_by(user: UserId, visibility: Visibility, which: &mut Statement) {
-    match visibility {
-        Visibility::Mine => {
-            which.push(" AND users.owner = ").bind(user.as_bytes());
-        }
-        Visibility::Shared => {
-            which.push(" AND users.id IN (");
-            shared_with(user, which);
-            which.push(")");
-        }
-        Visibility::All => {
-            which.push(" AND users.id IN (SELECT id FROM users AS mine WHERE mine.owner = ");
-            which.bind(user.as_bytes()).push(" UNION ALL ");
-            shared_with(user, which);
-            which.push(")");
+fn parts(scope: Scope, filter: &UserFilter) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for part in filtered(filter) {
+        match scope {
+            Scope::Everybody => parts.push(part),
+            Scope::Of(user, Visibility::Mine) => parts.push(part.by(By::Owner(user.as_bytes()))),
+            Scope::Of(user, Visibility::Shared) => parts.push(part.among(shared_with(user))),
+            Scope::Of(user, Visibility::All) => {
+                let owner = By::Owner(user.as_bytes());
+                parts.push(part.clone().by(owner));
+                parts.push(part.not_by(owner).among(shared_with(user)));
+            }
         }
     }
+    parts
 }
 
 /// Who is, vouched for, in an enabled group where this user may list members.
-fn shared_with(user: UserId, which: &mut Statement) {
-    which.push(
+fn shared_with(user: UserId) -> Statement {
+    let mut which = Statement::new(
         "SELECT theirs.subject FROM user_policies AS own
          JOIN groups ON groups.id = own.object
          JOIN user_policies AS theirs ON theirs.object = own.object
@@ -306,22 +300,7 @@ fn shared_with(user: UserId, which: &mut Statement) {
         .push(" AND (own.actions & ")
         .bind(i64::from(list))
         .push(") <> 0");
-}
-
-/// Makes the tags of a user found.
-async fn tag(connection: &mut AnyConnection, user: &User) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM user_tags WHERE user_id = $1")
-        .bind(user.id.as_bytes().as_slice())
-        .execute(&mut *connection)
-        .await?;
-    for tag in &user.tags {
-        sqlx::query("INSERT INTO user_tags (tag, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(tag)
-            .bind(user.id.as_bytes().as_slice())
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
+    which
 }
 
 /// Ends all logins and resets of a user.

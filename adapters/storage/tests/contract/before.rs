@@ -1,13 +1,17 @@
 //! Databases of earlier versions: what they have is kept.
 
-use rollcall_domain::entity::{Status, Update};
+use std::path::Path;
+
+use rollcall_domain::entity::{Metadata, Status, Update};
 use rollcall_domain::event::{Event, Stream};
 use rollcall_domain::groups::{
-    Details, Group, GroupFilter, GroupStore, PolicyFilter, PolicyStore, Subject,
+    Details, Group, GroupFilter, GroupStore, People, PolicyFilter, PolicyStore, Subject,
 };
-use rollcall_domain::identity::{ChannelId, ThingId};
+use rollcall_domain::identity::{ChannelId, GroupId, ThingId};
 use rollcall_domain::listing::{Page, StatusFilter};
 use rollcall_domain::policies::{Action, Actions};
+use rollcall_domain::things::{Scope, ThingFilter, ThingStore};
+use rollcall_domain::users::UserFilter;
 use rollcall_storage::database::Database;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -19,18 +23,7 @@ use crate::groups as contract;
 async fn channels_and_grants_of_before_are_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("rollcall.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&path)
-        .create_if_missing(true);
-    let mut file = SqliteConnection::connect_with(&options)
-        .await
-        .expect("made");
-    let mut before = sqlx::migrate!("migrations/services");
-    before.migrations.to_mut().retain(|it| it.version <= 4);
-    before
-        .run_direct(None, &mut file, false)
-        .await
-        .expect("as of before");
+    let mut file = as_of(&path, 4).await;
     sqlx::raw_sql(
         "INSERT INTO users VALUES (zeroblob(16), 'admin', '', '', 1, 1, 1);
          INSERT INTO things (id, owner, name, tags, metadata, key_hash, enabled, created_at)
@@ -114,6 +107,87 @@ async fn channels_and_grants_of_before_are_kept() {
         let kept = database.change_group(channel(end), &details, update, &tell);
         assert_eq!(kept.await.is_err(), taken, "{name}");
     }
+}
+
+/// What was made before there were lists is found by them.
+#[tokio::test]
+async fn lists_have_what_was_made_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let mut file = as_of(&path, 23).await;
+    sqlx::raw_sql(
+        "INSERT INTO users (id, identity, name, password, enabled, admin, created_at, tags, metadata, owner)
+         VALUES (x'31313131313131313131313131313131', 'joe', 'joe', '', 1, 0, 1, '[\"red\"]', '{\"a\":1}', zeroblob(16));
+         INSERT INTO user_tags VALUES ('red', x'31313131313131313131313131313131');
+         INSERT INTO groups (id, owner, path, name, description, metadata, enabled, created_at)
+         VALUES (x'47474747474747474747474747474747', zeroblob(16), x'47474747474747474747474747474747', 'all', '', '{}', 1, 1);
+         INSERT INTO user_policies VALUES
+         (x'31313131313131313131313131313131', 1, x'47474747474747474747474747474747', 1, zeroblob(16), 1, 1, NULL, NULL);
+         INSERT INTO things (id, owner, name, tags, identity, metadata, key_hash, enabled, created_at)
+         VALUES (x'31313131313131313131313131313131', zeroblob(16), 'lamp', '[\"red\"]', '', '{\"a\":[{\"b\":1}]}', x'01', 0, 1);
+         INSERT INTO thing_tags VALUES ('red', 1, x'31313131313131313131313131313131');
+         INSERT INTO thing_policies VALUES
+         (x'31313131313131313131313131313131', 0, x'43434343434343434343434343434343', 1, zeroblob(16), 1, 1, NULL, NULL);
+         INSERT INTO metadata_terms VALUES
+         ('thing', x'31313131313131313131313131313131', '.\"a\"', '[]', ''),
+         ('thing', x'31313131313131313131313131313131', '.\"a\".[]', '{}', '0.'),
+         ('thing', x'31313131313131313131313131313131', '.\"a\".[].\"b\"', '1', '0.');",
+    )
+    .execute(&mut file)
+    .await
+    .expect("filled");
+    file.close().await.expect("closed");
+
+    for _ in 0..2 {
+        let database = Database::open(&path).await.expect("brought up to date");
+        let page = Page::default();
+        let parse = |text| serde_json::from_str::<Metadata>(text).expect("an object");
+        let thing = ThingFilter {
+            status: StatusFilter::Disabled,
+            name: Some("lamp".into()),
+            tag: Some("red".into()),
+            owner: Some(contract::user(0)),
+            metadata: parse(r#"{"a":[{"b":1}]}"#),
+        };
+        let things = database.things(&thing, Scope::Everybodys, page).await;
+        assert_eq!(things.expect("read").total, 1);
+        let channel = ChannelId::from_bytes([0x43; 16]);
+        let things = database.things_of_channel(channel, &thing, page).await;
+        assert_eq!(things.expect("read").total, 1);
+        let user = UserFilter {
+            name: Some("joe".into()),
+            tag: Some("red".into()),
+            owner: Some(contract::user(0)),
+            metadata: Some(parse(r#"{"a":1}"#)),
+            ..UserFilter::default()
+        };
+        let group = GroupId::from_bytes([0x47; 16]);
+        let users = database.members(group, true, &user, page).await;
+        assert_eq!(users.expect("read").total, 1);
+        let groups = GroupFilter::<GroupId>::default();
+        assert_eq!(database.groups(&groups, page).await.expect("read").total, 1);
+        database.close().await;
+    }
+}
+
+/// A file of an earlier version.
+async fn as_of(path: &Path, version: i64) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true);
+    let mut file = SqliteConnection::connect_with(&options)
+        .await
+        .expect("made");
+    let mut before = sqlx::migrate!("migrations/services");
+    before
+        .migrations
+        .to_mut()
+        .retain(|it| it.version <= version);
+    before
+        .run_direct(None, &mut file, false)
+        .await
+        .expect("as of before");
+    file
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 mod before;
 mod bootstrap;
 mod groups;
+mod lists;
 mod log;
+mod metadata;
+mod pages;
 mod postgres;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
@@ -176,6 +179,15 @@ mod of_things {
             a_key_opens_what_its_thing_may,
             a_thing_is_of_the_channels_where_it_may_talk,
         },
+        memory: memory
+    }
+}
+
+mod of_metadata {
+    use crate::things::memory;
+
+    held_to! {
+        metadata::{a_list_has_what_contains_some_metadata},
         memory: memory
     }
 }

@@ -62,28 +62,28 @@ impl Store for Memory {
     }
 }
 
-const ALL: Page = Page {
+pub(crate) const ALL: Page = Page {
     offset: 0,
     limit: 1_000,
 };
 
-fn user(number: u8) -> UserId {
+pub(crate) fn user(number: u8) -> UserId {
     UserId::from_bytes([number; 16])
 }
 
-fn key(number: u8) -> KeptKey {
+pub(crate) fn key(number: u8) -> KeptKey {
     KeptKey {
         hash: KeyHash::from_bytes([number; 32]),
         sealed: Some(SealedKey::from_bytes(vec![number])),
     }
 }
 
-fn metadata(text: &str) -> Metadata {
+pub(crate) fn metadata(text: &str) -> Metadata {
     serde_json::from_str(text).expect("an object")
 }
 
 /// Made at `at`. Ids run against the order of making.
-fn thing(owner: u8, at: u8) -> Thing {
+pub(crate) fn thing(owner: u8, at: u8) -> Thing {
     Thing {
         id: ThingId::from_bytes([255 - at; 16]),
         owner: user(owner),
@@ -97,22 +97,22 @@ fn thing(owner: u8, at: u8) -> Thing {
     }
 }
 
-fn by(number: u8) -> Update {
+pub(crate) fn by(number: u8) -> Update {
     Update {
         at: Timestamp(1_000 + u64::from(number)),
         by: user(number),
     }
 }
 
-fn told(_: &Thing) -> Event {
+pub(crate) fn told(_: &Thing) -> Event {
     Event::operation(Stream::Things, "thing.update", [])
 }
 
-fn policy_told(_: &Policy<ChannelId>) -> Event {
+pub(crate) fn policy_told(_: &Policy<ChannelId>) -> Event {
     Event::operation(Stream::Things, "policies.add", [])
 }
 
-async fn keep(store: &dyn Store, things: &[Thing]) {
+pub(crate) async fn keep(store: &dyn Store, things: &[Thing]) {
     let rows: Vec<(Thing, KeptKey)> = things
         .iter()
         .map(|thing| (thing.clone(), key(thing.id.as_bytes()[0])))
@@ -156,7 +156,7 @@ async fn allow(store: &dyn Store, subject: Subject, object: ChannelId, actions: 
     put.expect("kept");
 }
 
-fn ids(listing: &Listing<Thing>) -> Vec<u64> {
+pub(crate) fn ids(listing: &Listing<Thing>) -> Vec<u64> {
     let at = |thing: &Thing| thing.created_at.0;
     listing.items.iter().map(at).collect()
 }
