@@ -43,6 +43,8 @@ pub(crate) struct Connection {
     pub(crate) stage: Stage,
     pub(crate) protocol: Option<Protocol>,
     pub(crate) registered: bool,
+    /// The socket has once taken less than there was.
+    pub(crate) awaits_room: bool,
     /// This worker is home to the session, as far as is known.
     pub(crate) settled: bool,
     /// The socket may have more to read.
@@ -131,6 +133,7 @@ impl Connection {
             stage: Stage::Greeting,
             protocol: None,
             registered: false,
+            awaits_room: false,
             settled: false,
             readable: true,
             hangup: false,

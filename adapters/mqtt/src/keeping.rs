@@ -159,7 +159,7 @@ impl Worker {
                 }
                 self.close_if_done(token);
             }
-            Ok(Written::Part) => {}
+            Ok(Written::Part) => self.await_room(token),
             Ok(Written::Held) => self.hold_back(token),
             Err(_) => self.end(token, Farewell::ConnectionLost),
         }

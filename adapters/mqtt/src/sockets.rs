@@ -137,7 +137,23 @@ impl Worker {
         }
         connection.registered = true;
         let registry = self.poll.registry();
-        if let Err(error) = connection.transport.register(registry, Token(token)) {
+        let room = connection.awaits_room;
+        let watched = connection.transport.register(registry, Token(token), room);
+        if let Err(error) = watched {
+            tracing::warn!(%error, "cannot watch a socket");
+            self.end(token, Farewell::ConnectionLost);
+        }
+    }
+
+    /// The socket took no more: has it watched until it does. Most never have so much to say, so for them that
+    /// would be an event for nothing.
+    pub(crate) fn await_room(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        if std::mem::replace(&mut connection.awaits_room, true) || !connection.registered {
+            return;
+        }
+        let registry = self.poll.registry();
+        if let Err(error) = connection.transport.await_room(registry, Token(token)) {
             tracing::warn!(%error, "cannot watch a socket");
             self.end(token, Farewell::ConnectionLost);
         }

@@ -9,6 +9,8 @@ use mio::{Interest, Registry, Token};
 use crate::tls::Tls;
 use crate::websocket::Web;
 
+const READ_AND_WRITE: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 /// Reads and writes the bytes of packets, without ever waiting.
 pub(crate) enum Transport {
     Plain(Socket),
@@ -72,11 +74,28 @@ impl From<Fault> for io::Error {
 }
 
 impl Transport {
-    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
+    /// Has the socket watched for what comes, and if `room` is awaited, or may be beneath, for that too.
+    pub(crate) fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        room: bool,
+    ) -> io::Result<()> {
+        let interest = match room || self.is_layered() {
+            true => READ_AND_WRITE,
+            false => Interest::READABLE,
+        };
         match self.socket() {
             Socket::Tcp(stream) => registry.register(stream, token, interest),
             Socket::Unix(stream) => registry.register(stream, token, interest),
+        }
+    }
+
+    /// Has a socket that is watched already watched for room to write, too.
+    pub(crate) fn await_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self.socket() {
+            Socket::Tcp(stream) => registry.reregister(stream, token, READ_AND_WRITE),
+            Socket::Unix(stream) => registry.reregister(stream, token, READ_AND_WRITE),
         }
     }
 

@@ -482,11 +482,10 @@ impl Worker {
             match written {
                 Ok(Written::All) => self.close_if_done(token),
                 // Who does not linger gets what the socket takes.
-                Ok(Written::Part) => {
-                    if stage == (Stage::Closing { linger: false }) {
-                        self.remove(token);
-                    }
-                }
+                Ok(Written::Part) => match stage {
+                    Stage::Closing { linger: false } => self.remove(token),
+                    _ => self.await_room(token),
+                },
                 Ok(Written::Held) => self.hold_back(token),
                 Err(_) => match stage {
                     Stage::Closing { .. } => self.remove(token),
