@@ -69,7 +69,6 @@ pub(crate) fn run(events: u64) -> Result<Backlog> {
     let settings = [
         ("ROLLCALL_INSTANCE", INSTANCE.to_owned()),
         ("ROLLCALL_MQTT__LISTEN", "127.0.0.1:0".to_owned()),
-        ("ROLLCALL_JOURNAL__MAX_BYTES", "64GiB".to_owned()),
         ("ROLLCALL_REDIS__URL", Redis::url_in(folder.path())),
         ("ROLLCALL_REDIS__RETRY_MAX", "100ms".to_owned()),
     ];
@@ -120,7 +119,7 @@ fn script(events: u64) -> impl Iterator<Item = (u64, bool)> {
 /// Makes a journal with these events, as a server does that has no Redis.
 async fn fill(data: &Path, events: u64) -> Result<()> {
     let config = Config {
-        max_bytes: "64GiB".parse().map_err(anyhow::Error::msg)?,
+        max_bytes: "2GiB".parse().map_err(anyhow::Error::msg)?,
         durability: Durability::Process,
         commit_interval: Duration::ZERO,
         when_full: WhenFull::Refuse,

@@ -65,7 +65,7 @@ enum Command {
     },
     /// Catching up after an outage of Redis: a journal with a backlog, how fast it goes out, what memory it takes.
     Backlog {
-        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=15_000_000))]
         events: u64,
     },
     /// Rollcall and mosquitto in turn, medians, and the goals.
