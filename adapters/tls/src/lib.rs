@@ -11,7 +11,6 @@ use std::path::PathBuf;
 
 pub use advice::Report;
 pub use edge::{Edge, accept};
-pub use rustls;
 pub use tokio_rustls::server::TlsStream;
 
 /// Files cannot be used; the settings they are named by come first.
