@@ -161,6 +161,9 @@ fn the_rights_that_are_documented_are_enough_for_all_that_happens() {
         redis.command::<String>(&[&["ACL", "SETUSER"], &words[..]].concat());
     };
     set(&rights);
+    // Where it is known: see the file.
+    let _ =
+        redis.try_command::<String>(&["ACL", "SETUSER", "rollcall", "+xcfgset", "+xgroup|destroy"]);
     let folder = tempfile::tempdir().expect("a folder");
     let password = folder.path().join("password");
     fs::write(&password, "change-me\n").expect("written");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,9 +12,16 @@ use tempfile::TempDir;
 use crate::leaks::Place;
 use crate::world::{Event, kill, wait_for};
 
+/// The server that tests run: another one than usual, if they are to be held against that.
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os("ROLLCALL_TEST_REDIS");
+    named.unwrap_or_else(|| "redis-server".into()).into()
+}
+
 /// On a unix socket in a temporary folder; everything is kept through restarts.
 pub(crate) struct RedisServer {
     folder: TempDir,
+    program: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
 }
@@ -23,6 +31,7 @@ impl RedisServer {
     pub(crate) fn prepared() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
+            program: program(),
             arguments: Vec::new(),
             process: None,
         }
@@ -36,6 +45,22 @@ impl RedisServer {
         server
     }
 
+    /// One that tells by itself what a producer has appended, if there is any (see tests/run).
+    pub(crate) fn guarding() -> Option<Self> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis-8.6/redis-server");
+        if !program.exists() {
+            eprintln!(
+                "LEFT OUT, since there is no {}: see tests/run",
+                program.display()
+            );
+            return None;
+        }
+        let mut server = Self::prepared();
+        server.program = program;
+        server.run();
+        Some(server)
+    }
+
     pub(crate) fn start() -> Self {
         let mut server = Self::prepared();
         server.run();
@@ -44,7 +69,7 @@ impl RedisServer {
 
     pub(crate) fn run(&mut self) {
         let folder = self.folder.path();
-        let process = Command::new("redis-server")
+        let process = Command::new(&self.program)
             .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
             .arg(folder)
@@ -69,7 +94,7 @@ impl RedisServer {
         redis::Client::open(self.url())?.get_connection()
     }
 
-    fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+    pub(crate) fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         command.query(&mut self.connection()?)

@@ -135,6 +135,115 @@ fn a_redis_that_lost_its_memory_is_told_again() {
     expect_equal(&world, &redis);
 }
 
+/// How far producers have come is lost, and nothing else.
+fn forget_producers(redis: &RedisServer) {
+    for stream in ["mqtt", "things", "users"] {
+        redis.command::<u64>(&["DEL", &format!("{{mainflux.{stream}}}.producers")]);
+    }
+}
+
+#[test]
+fn a_redis_that_forgot_how_far_a_stream_is_gets_nothing_twice() {
+    let redis = RedisServer::start();
+    let mut world = world(&redis);
+    let storming = storm(&world);
+    for round in 1..=3 {
+        storming.wait(100 * round);
+        forget_producers(&redis);
+    }
+    storming.wait(400);
+    storming.end();
+    expect_equal(&world, &redis);
+    // At rest, over a restart, with others who write there too.
+    world.end("TERM");
+    forget_producers(&redis);
+    for n in 0..50 {
+        let mut foreign = redis::cmd("XADD");
+        foreign.arg("mainflux.things").arg("*").arg("n").arg(n);
+        redis.run_command(&foreign);
+    }
+    world.run();
+    world.thing("bell");
+    let expected = world.stream("things");
+    wait_for("the things", || {
+        (redis.len("mainflux.things") >= expected.len() + 50).then_some(())
+    });
+    let mut things = redis.stream("mainflux.things");
+    things.retain(|event| !event.contains_key("n"));
+    assert!(things == expected, "stream and log differ");
+    expect_equal(&world, &redis);
+    assert!(world.log_text().contains("has forgotten how far"));
+}
+
+#[test]
+fn a_redis_that_knows_producers_itself_gets_nothing_twice_whatever_is_forgotten() {
+    let Some(mut redis) = RedisServer::guarding() else {
+        return;
+    };
+    let world = world(&redis);
+    let (things, _) = world.members(8);
+    let client = world.client(Hello::of(&things[0], "settled"));
+    let hellos = || things.iter().map(|thing| Hello::of(thing, "c")).collect();
+    let storm = Storm::begin(world.mqtt(), hellos());
+    storm.wait(200);
+    storm.end();
+    wait_for("the relay", || {
+        (redis.len(STREAM) == world.events().len()).then_some(())
+    });
+    let known = |stream: &str, what: &str| {
+        let info: Vec<redis::Value> = redis.command(&["XINFO", "STREAM", stream]);
+        let at = info
+            .iter()
+            .position(|it| *it == redis::Value::BulkString(what.into()));
+        match info[at.expect("told") + 1] {
+            redis::Value::Int(number) => number,
+            _ => 0,
+        }
+    };
+    for stream in [STREAM, "mainflux.things", "mainflux.users"] {
+        wait_for("the window", || {
+            (known(stream, "idmp-duration") == 86_400).then_some(())
+        });
+        assert_eq!(known(stream, "idmp-maxsize"), 10_000);
+        // Its end says nothing of us any longer.
+        let fill =
+            "for n = 1, 1100 do redis.call('XADD', KEYS[1], '*', 'n', n, 'instance', 'x') end";
+        redis.command::<redis::Value>(&["EVAL", fill, "1", stream]);
+    }
+    forget_producers(&redis);
+    wait_for("doubles to be found", || {
+        (known(STREAM, "iids-duplicates") > 0).then_some(())
+    });
+    let storm = Storm::begin(world.mqtt(), hellos());
+    storm.wait(200);
+    storm.end();
+    // Also what was remembered before a restart.
+    redis.kill();
+    redis.run();
+    forget_producers(&redis);
+    world.thing("bell");
+    client.disconnect();
+    for (stream, name) in [
+        ("mqtt", STREAM),
+        ("things", "mainflux.things"),
+        ("users", "mainflux.users"),
+    ] {
+        let expected = wait_for("all to leave", || {
+            let left = world.json(&["presence", "--limit", "1"])["total"] == 0;
+            left.then(|| world.stream(stream))
+        });
+        wait_for("the relay", || {
+            (redis.len(name) >= expected.len() + 1100).then_some(())
+        });
+        let mut events = redis.stream(name);
+        events.retain(|event| !event.contains_key("n"));
+        assert!(events == expected, "{name} and its log differ");
+    }
+    wait_for("the roll", || {
+        redis.roll("front-1").is_empty().then_some(())
+    });
+}
+
 #[test]
 fn a_server_that_is_killed_relays_no_event_twice() {
     let redis = RedisServer::start();

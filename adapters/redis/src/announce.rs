@@ -22,6 +22,7 @@ use crate::roll::{self, Keys};
 use crate::script::{Script, Target};
 
 static APPEND: Script = Script::new(concat!(
+    include_str!("append.lua"),
     include_str!("left.lua"),
     include_str!("announce.lua")
 ));
@@ -127,7 +128,8 @@ impl Presences {
             .arg(&self.held.epoch)
             .arg(&self.target.producer)
             .arg(after)
-            .arg(self.config.max_stream_length);
+            .arg(self.config.max_stream_length)
+            .arg(u8::from(self.target.is_guarded));
         for Noted {
             position,
             instance,

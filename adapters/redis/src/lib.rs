@@ -9,6 +9,7 @@ mod connect;
 pub mod consume;
 pub mod follow;
 pub mod lease;
+mod recover;
 pub mod relay;
 pub mod repair;
 mod replicas;

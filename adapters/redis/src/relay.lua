@@ -1,8 +1,8 @@
--- Appends a batch of one producer to a stream, once.
+-- Appends a batch of one producer to a stream, once. What is in front of it is append.lua.
 --
 -- KEYS  stream, table of producers (both hash to one slot)
 -- ARGV  producer, position that the sender believes to be here, most entries of the stream (0: all),
---       then for each event: its position, how many fields and values follow, these
+--       1 if Redis guards against doubles (or 0), then for each event: its position, how many fields and values follow, these
 -- Returns the position that is here now, an error if the batch stopped at one, and how many were appended.
 local known = redis.call('HGET', KEYS[2], ARGV[1]) or '0'
 if tonumber(known) < tonumber(ARGV[2]) then
@@ -12,22 +12,18 @@ end
 local before = known
 local failure = ''
 local appended = 0
-local i = 4
+local guarded = ARGV[4] == '1' and ARGV[1]
+local i = 5
 while i < #ARGV do
   local last = i + 1 + ARGV[i + 1]
   if tonumber(ARGV[i]) > tonumber(known) then
-    local reply
-    if ARGV[3] == '0' then
-      reply = redis.pcall('XADD', KEYS[1], '*', unpack(ARGV, i + 2, last))
-    else
-      reply = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, i + 2, last))
-    end
+    local reply, is_new = append(ARGV[3], guarded, ARGV[i], i + 2, last)
     if type(reply) == 'table' and reply.err then
       failure = reply.err
       break
     end
     known = ARGV[i]
-    appended = appended + 1
+    appended = appended + (is_new and 1 or 0)
   end
   i = last + 1
 end

@@ -7,10 +7,17 @@ use redis::{Cmd, Pipeline, RedisError};
 use rollcall_domain::event::Entry;
 use rollcall_domain::ports::EventLog;
 
-use crate::Config;
 use crate::relay::{Carried, Passage, Trouble};
+use crate::{Config, recover};
 
-static APPEND: Script = Script::new(include_str!("relay.lua"));
+static APPEND: Script = Script::new(concat!(
+    include_str!("append.lua"),
+    include_str!("relay.lua")
+));
+static GUARD: Script = Script::new(concat!(
+    include_str!("append.lua"),
+    include_str!("guard.lua")
+));
 
 /// A script that Redis knows by its hash.
 pub(crate) struct Script {
@@ -54,6 +61,8 @@ pub(crate) struct Target {
     /// Producers and how far each has come. In one slot with the stream, whatever its name.
     pub(crate) producers: String,
     pub(crate) producer: String,
+    /// Redis tells by itself what it has of a producer, if the table does not.
+    pub(crate) is_guarded: bool,
     /// What Redis has is relayed only when replicas have it too.
     waits: bool,
 }
@@ -66,6 +75,7 @@ impl Target {
             stream,
             producers,
             producer: log.producer().to_string(),
+            is_guarded: false,
             waits: config.wait_replicas > 0,
         }
     }
@@ -75,12 +85,18 @@ impl Target {
         &self,
         redis: &mut MultiplexedConnection,
     ) -> Result<u64, RedisError> {
-        let position: Option<u64> = redis::cmd("HGET")
+        Ok(self.noted_position(redis).await?.unwrap_or(0))
+    }
+
+    async fn noted_position(
+        &self,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<Option<u64>, RedisError> {
+        redis::cmd("HGET")
             .arg(&self.producers)
             .arg(&self.producer)
             .query_async(redis)
-            .await?;
-        Ok(position.unwrap_or(0))
+            .await
     }
 
     /// Says that everything up to `position` of a new producer is here under the name of another, unless another
@@ -98,6 +114,25 @@ impl Target {
             .await
     }
 
+    /// Notes how far the producer has come, if the stream tells.
+    async fn recover_position(
+        &self,
+        redis: &mut MultiplexedConnection,
+        log: &dyn EventLog,
+    ) -> Result<u64, Trouble> {
+        let Some(position) = recover::find(redis, &self.stream, log).await? else {
+            return Ok(0);
+        };
+        let stream = &self.stream;
+        tracing::warn!(
+            stream,
+            position,
+            "redis has forgotten how far the stream is; its end tells"
+        );
+        self.set_position(redis, position).await?;
+        Ok(self.position(redis).await?)
+    }
+
     /// Where to go on: after what Redis has of this log.
     pub(crate) async fn find_position(
         &mut self,
@@ -107,7 +142,10 @@ impl Target {
         let stream = log.stream().as_str();
         let relayed = log.relayed();
         self.producer = log.producer().to_string();
-        let known = self.position(redis).await?;
+        GUARD.load(redis).await?;
+        let mut guard = GUARD.call();
+        self.is_guarded = guard.arg(1).arg(&self.stream).query_async(redis).await?;
+        let noted = self.noted_position(redis).await?;
         // In this order: what another process has relayed, it had appended before.
         log.refresh().await?;
         if self.producer != log.producer().to_string() {
@@ -115,6 +153,10 @@ impl Target {
             return Err(Trouble::Lost);
         }
         let last = log.last();
+        let known = match noted {
+            Some(known) => known,
+            None => self.recover_position(redis, log).await?,
+        };
         if known > last {
             // The log is older than what it has sent: a copy was put back. Its next events are new ones.
             tracing::warn!(stream, known, last, "the journal was put back in time");
@@ -164,7 +206,8 @@ impl Services {
             .arg(&self.target.producers);
         call.arg(&self.target.producer)
             .arg(after)
-            .arg(self.max_length);
+            .arg(self.max_length)
+            .arg(u8::from(self.target.is_guarded));
         for entry in entries {
             call.arg(entry.position).arg(2 * entry.fields.len());
             for (name, value) in &entry.fields {
