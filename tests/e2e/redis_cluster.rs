@@ -1,5 +1,7 @@
 //! Redis as a cluster: each stream is where its slot is, also when that moves.
 
+use std::time::{Duration, Instant};
+
 use crate::client::Hello;
 use crate::redis_server::{RedisServer, free_port};
 use crate::storms::Storm;
@@ -7,31 +9,35 @@ use crate::world::{World, check_pairs, wait_for};
 
 const STREAM: &str = "mainflux.mqtt";
 
-/// Three masters that share the slots.
-struct Cluster {
-    nodes: Vec<(u16, RedisServer)>,
+/// Three masters that share the slots; behind them, if so wanted, a replica of each, in the same order.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<(u16, RedisServer)>,
 }
 
 impl Cluster {
     fn start() -> Self {
-        let nodes: Vec<(u16, RedisServer)> = (0..3)
+        Self::with(3, |port| vec!["--port".into(), port.to_string()])
+    }
+
+    /// Each listens as the arguments say that its port is given to.
+    pub(crate) fn with(nodes: usize, listen: impl Fn(u16) -> Vec<String>) -> Self {
+        let nodes: Vec<(u16, RedisServer)> = (0..nodes)
             .map(|_| {
                 let (port, bus) = (free_port(), free_port().to_string());
-                let node = RedisServer::with(&[
-                    "--port",
-                    &port.to_string(),
-                    "--cluster-port",
-                    &bus,
-                    "--cluster-enabled",
-                    "yes",
-                ]);
-                (port, node)
+                let listen = listen(port);
+                let mut arguments: Vec<&str> = listen.iter().map(String::as_str).collect();
+                arguments.extend(["--cluster-port", &bus, "--cluster-enabled", "yes"]);
+                arguments.extend(["--cluster-node-timeout", "1500"]);
+                arguments.extend(["--repl-diskless-sync-delay", "0"]);
+                (port, RedisServer::with(&arguments))
             })
             .collect();
         for (n, (_, node)) in nodes.iter().enumerate() {
-            let (first, last) = (n * 16_384 / 3, (n + 1) * 16_384 / 3 - 1);
-            let range = [first, last].map(|slot| slot.to_string());
-            node.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", &range[0], &range[1]]);
+            if n < 3 {
+                let (first, last) = (n * 16_384 / 3, (n + 1) * 16_384 / 3 - 1);
+                let range = [first, last].map(|slot| slot.to_string());
+                node.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", &range[0], &range[1]]);
+            }
             node.command::<String>(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
         }
         for (port, node) in &nodes {
@@ -42,22 +48,56 @@ impl Cluster {
             }
         }
         let cluster = Self { nodes };
+        let known = format!("cluster_known_nodes:{}", cluster.nodes.len());
         wait_for("the cluster", || {
             let ready = cluster.nodes.iter().all(|(_, node)| {
                 let info: String = node.command(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                info.contains("cluster_state:ok") && info.contains(&known)
             });
             ready.then_some(())
         });
+        for (n, (_, replica)) in cluster.nodes.iter().enumerate().skip(3) {
+            replica.command::<String>(&["CLUSTER", "REPLICATE", &cluster.id(n - 3)]);
+        }
+        for n in 3..cluster.nodes.len() {
+            cluster.wait_for_role(n, "slave");
+        }
         cluster
     }
 
+    pub(crate) fn wait_for_role(&self, node: usize, role: &str) {
+        wait_for(role, || {
+            let info: String = self.nodes[node].1.command(&["INFO", "replication"]);
+            let is_linked = role == "master" || info.contains("master_link_status:up");
+            (info.contains(&format!("role:{role}")) && is_linked).then_some(())
+        });
+    }
+
+    /// A replica takes over in good order. Redis gives up on that after five seconds.
+    pub(crate) fn promote(&self, node: usize) {
+        let mut asked: Option<Instant> = None;
+        wait_for("a replica to take over", || {
+            let replica = &self.nodes[node].1;
+            let info: String = replica.command(&["INFO", "replication"]);
+            if info.contains("role:master") {
+                return Some(());
+            }
+            if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(7)) {
+                replica.command::<String>(&["CLUSTER", "FAILOVER"]);
+                asked = Some(Instant::now());
+            }
+            None
+        });
+    }
+
+    pub(crate) fn hosts(&self) -> String {
+        let nodes = self.nodes.iter();
+        let nodes = nodes.map(|(port, _)| format!("127.0.0.1:{port}"));
+        nodes.collect::<Vec<_>>().join(",")
+    }
+
     fn url(&self) -> String {
-        let nodes = self
-            .nodes
-            .iter()
-            .map(|(port, _)| format!("127.0.0.1:{port}"));
-        format!("redis+cluster://{}", nodes.collect::<Vec<_>>().join(","))
+        format!("redis+cluster://{}", self.hosts())
     }
 
     fn slot(&self, key: &str) -> u64 {
@@ -65,7 +105,7 @@ impl Cluster {
     }
 
     /// The place of the node that has the slot of a key.
-    fn home(&self, key: &str) -> usize {
+    pub(crate) fn home(&self, key: &str) -> usize {
         let slot = self.slot(key) as usize;
         let found = (0..3).rfind(|n| n * 16_384 / 3 <= slot);
         found.expect("a node")

@@ -4,23 +4,24 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use crate::client::{Client, Hello};
-use crate::redis_server::{RedisServer, free_port};
+use crate::redis_server::{RedisServer, free_port, program};
 use crate::storms::Storm;
 use crate::world::{World, check_pairs, wait_for};
 
 const STREAM: &str = "mainflux.mqtt";
 
 /// A master, its replica, and three sentinels that look after them.
-struct Watched {
-    master: RedisServer,
-    replica: RedisServer,
+pub(crate) struct Watched {
+    pub(crate) master: RedisServer,
+    pub(crate) replica: RedisServer,
+    port: u16,
     sentinels: Vec<Sentinel>,
 }
 
 struct Sentinel {
     port: u16,
     process: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Sentinel {
@@ -31,16 +32,18 @@ impl Drop for Sentinel {
 }
 
 impl Sentinel {
-    fn start(master: u16) -> Self {
+    fn start(master: u16, listen: Listen) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, port) = (folder.path().join("sentinel.conf"), free_port());
         let config = format!(
-            "port {port}\nbind 127.0.0.1\nrequirepass watch\nsentinel sentinel-pass watch\n\
+            "{}unixsocket {}\nbind 127.0.0.1\nrequirepass watch\nsentinel sentinel-pass watch\n\
              sentinel monitor front 127.0.0.1 {master} 2\nsentinel auth-pass front secret\n\
-             sentinel down-after-milliseconds front 500\nsentinel failover-timeout front 3000\n"
+             sentinel down-after-milliseconds front 500\nsentinel failover-timeout front 3000\n",
+            settings(&listen(port)),
+            folder.path().join("socket").display(),
         );
         fs::write(&file, config).expect("written");
-        let process = Command::new("redis-server")
+        let process = Command::new(program())
             .arg(&file)
             .arg("--sentinel")
             .stdout(Stdio::null())
@@ -49,46 +52,60 @@ impl Sentinel {
         Self {
             port,
             process,
-            _folder: folder,
+            folder,
         }
     }
 
     fn ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let url = format!("redis://:watch@127.0.0.1:{}", self.port);
+        let socket = self.folder.path().join("socket");
+        let url = format!("redis+unix://{}?pass=watch", socket.display());
         let mut connection = redis::Client::open(url)?.get_connection()?;
         redis::cmd("SENTINEL").arg(words).query(&mut connection)
     }
 }
 
+/// Arguments of a server that is to listen at a port.
+type Listen<'a> = &'a dyn Fn(u16) -> Vec<String>;
+
+/// The same as lines of a file.
+fn settings(arguments: &[String]) -> String {
+    let pairs = arguments.chunks(2);
+    let lines = pairs.map(|pair| format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]));
+    lines.collect()
+}
+
+fn server(listen: &[String]) -> RedisServer {
+    let mut arguments: Vec<&str> = listen.iter().map(String::as_str).collect();
+    arguments.extend(["--repl-diskless-sync-delay", "0"]);
+    let server = RedisServer::with(&arguments);
+    // Who comes by the socket is the test.
+    for set in [
+        &["CONFIG", "SET", "masterauth", "secret"][..],
+        &["CONFIG", "SET", "masteruser", "watcher"],
+        &[
+            "ACL", "SETUSER", "watcher", "on", ">secret", "+@all", "~*", "&*",
+        ],
+    ] {
+        server.command::<String>(set);
+    }
+    server
+}
+
 impl Watched {
     fn start() -> Self {
+        Self::with(&|port| vec!["--port".into(), port.to_string()])
+    }
+
+    pub(crate) fn with(listen: Listen) -> Self {
         let ports = [free_port(), free_port()];
-        let [master, replica] = ports.map(|port| {
-            RedisServer::with(&[
-                "--port",
-                &port.to_string(),
-                "--repl-diskless-sync-delay",
-                "0",
-            ])
-        });
-        for server in [&master, &replica] {
-            // Who comes by the socket is the test.
-            for set in [
-                &["CONFIG", "SET", "masterauth", "secret"][..],
-                &["CONFIG", "SET", "masteruser", "watcher"],
-                &[
-                    "ACL", "SETUSER", "watcher", "on", ">secret", "+@all", "~*", "&*",
-                ],
-            ] {
-                server.command::<String>(set);
-            }
-        }
+        let [master, replica] = ports.map(|port| server(&listen(port)));
         let port = ports[0].to_string();
         replica.command::<String>(&["REPLICAOF", "127.0.0.1", &port]);
-        let sentinels = (0..3).map(|_| Sentinel::start(ports[0])).collect();
+        let sentinels = (0..3).map(|_| Sentinel::start(ports[0], listen)).collect();
         let watched = Self {
             master,
             replica,
+            port: ports[0],
             sentinels,
         };
         for sentinel in &watched.sentinels {
@@ -115,16 +132,18 @@ impl Watched {
         });
     }
 
+    pub(crate) fn hosts(&self) -> String {
+        let sentinels = self.sentinels.iter();
+        let hosts = sentinels.map(|it| format!("127.0.0.1:{}", it.port));
+        hosts.collect::<Vec<_>>().join(",")
+    }
+
     fn url(&self, folder: &std::path::Path) -> String {
         let file = folder.join("sentinel-password");
         fs::write(&file, "watch").expect("written");
-        let hosts = self
-            .sentinels
-            .iter()
-            .map(|it| format!("127.0.0.1:{}", it.port));
         format!(
             "redis+sentinel://watcher:secret@{}/front?sentinel_password_file={}",
-            hosts.collect::<Vec<_>>().join(","),
+            self.hosts(),
             file.display()
         )
     }
@@ -144,7 +163,7 @@ impl Watched {
         self.wait_for_link("up");
     }
 
-    fn wait_for_promotion(&self) {
+    pub(crate) fn wait_for_promotion(&self) {
         wait_for("the replica to take over", || {
             let info: String = self.replica.command(&["INFO", "replication"]);
             info.contains("role:master").then_some(())
@@ -168,7 +187,7 @@ fn world(watched: &Watched, replicas: &str) -> World {
     world
 }
 
-fn storm(world: &World) -> (Storm, Vec<Client>) {
+pub(crate) fn storm(world: &World) -> (Storm, Vec<Client>) {
     let (things, _) = world.members(8);
     let hellos = things.iter().map(|thing| Hello::of(thing, "c")).collect();
     let settled = (0..20).map(|n| world.client(Hello::of(&things[0], &format!("settled {n}"))));
@@ -177,7 +196,7 @@ fn storm(world: &World) -> (Storm, Vec<Client>) {
 }
 
 /// Waits until a Redis has what the journal has, then compares them.
-fn expect_equal(world: &World, redis: &RedisServer) {
+pub(crate) fn expect_equal(world: &World, redis: &RedisServer) {
     let journal = wait_for("all to leave", || {
         let left = world.json(&["presence", "--limit", "1"])["total"] == 0;
         left.then(|| world.events())
@@ -248,4 +267,36 @@ fn what_replicas_have_not_confirmed_stays_in_the_journal() {
     wait_for("the replica", || {
         (watched.replica.len(STREAM) == watched.master.len(STREAM)).then_some(())
     });
+}
+
+#[test]
+fn a_replica_that_confirmed_is_no_promise_that_this_one_is_promoted() {
+    let mut watched = Watched::start();
+    // Never to be promoted.
+    let other = server(&["--port".into(), free_port().to_string()]);
+    other.command::<String>(&["CONFIG", "SET", "replica-priority", "0"]);
+    other.command::<String>(&["REPLICAOF", "127.0.0.1", &watched.port.to_string()]);
+    wait_for("replication", || {
+        let info: String = other.command(&["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    let world = world(&watched, "1");
+    let (storm, settled) = storm(&world);
+    storm.wait(100);
+    watched.cut();
+    let had = watched.replica.len(STREAM);
+    storm.wait(300);
+    // One replica has these, so they count as relayed.
+    wait_for("what is confirmed", || {
+        let unconfirmed = world.counter("rollcall_relay_unconfirmed_events", "stream=\"mqtt\"");
+        (other.len(STREAM) > had + 100 && unconfirmed == 0.0).then_some(())
+    });
+    watched.master.kill();
+    watched.wait_for_promotion();
+    storm.wait(500);
+    storm.end();
+    drop(settled);
+    // The journal is what has them still, as long as it has room.
+    expect_equal(&world, &watched.replica);
+    assert!(world.log_text().contains("redis has lost events"));
 }

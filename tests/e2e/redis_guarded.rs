@@ -143,7 +143,7 @@ fn files_that_cannot_be_read_stop_the_start() {
 }
 
 /// The rights that `configs/redis.acl` gives, as words of ACL SETUSER.
-fn rights() -> Vec<String> {
+pub(crate) fn rights() -> Vec<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/redis.acl");
     let file = fs::read_to_string(file).expect("a file");
     let line = file.lines().find_map(|line| line.strip_prefix("user "));

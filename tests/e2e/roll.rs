@@ -22,7 +22,7 @@ pub(crate) fn world(redis: &RedisServer) -> World {
     ])
 }
 
-fn settle(world: &World, things: &[Thing], count: usize) -> Vec<Client> {
+pub(crate) fn settle(world: &World, things: &[Thing], count: usize) -> Vec<Client> {
     let hello = |n: usize| Hello::of(&things[n % things.len()], &format!("settled {n}"));
     (0..count).map(|n| world.client(hello(n))).collect()
 }
@@ -52,7 +52,7 @@ pub(crate) fn stream_roll(events: &[Event]) -> BTreeSet<String> {
 }
 
 /// Waits until the roll in Redis has whom the journal has, and compares what they say.
-fn expect_roll(world: &World, redis: &RedisServer, count: usize) {
+pub(crate) fn expect_roll(world: &World, redis: &RedisServer, count: usize) {
     let (journal, roll) = wait_for("the roll", || {
         let (journal, roll) = (journal_roll(world), redis.roll(INSTANCE));
         let same = journal.len() == count && journal.keys().eq(roll.keys());
