@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use crate::leaks::Place;
 use crate::world::{Event, kill, wait_for};
 
-/// The server that tests run: another one than usual, if they are to be held against that.
+/// The server that tests run: another one than usual, if TEST_REDIS names it.
 pub(crate) fn program() -> PathBuf {
-    let named = std::env::var_os("ROLLCALL_TEST_REDIS");
+    let named = std::env::var_os("TEST_REDIS");
     named.unwrap_or_else(|| "redis-server".into()).into()
 }
 

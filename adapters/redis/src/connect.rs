@@ -187,7 +187,8 @@ impl Client {
         times: Times,
     ) -> Result<MultiplexedConnection, RedisError> {
         let info = node.clone().into_connection_info()?;
-        let info = info.set_redis_settings(settings);
+        // A right less to be given: who may not say the name of a library fills the log of Redis with that.
+        let info = info.set_redis_settings(settings.set_skip_set_lib_name());
         let client = match &self.place.tls {
             Some(tls) => redis::Client::build_with_tls(info, certificates(tls)?)?,
             None => redis::Client::open(info)?,
