@@ -97,7 +97,14 @@ impl Bootstrap {
             return Err(Refusal::Taken("external id"));
         }
         let thing = match new.thing {
-            Some(id) => self.things.thing(asker, id).await?,
+            Some(id) => {
+                let thing = self.things.thing(asker, id).await?;
+                // Before its key is lent anew: that would end the loan of the configuration it has.
+                if self.store.config(id).await?.is_some() {
+                    return Err(Refusal::Taken("thing"));
+                }
+                thing
+            }
             None => {
                 let name = match new.name.is_empty() {
                     true => &new.external_id,
@@ -126,6 +133,7 @@ impl Bootstrap {
                 "the key of this thing is not shown any more: leave it out to have a thing made";
             return Err(Refusal::invalid("thing_id", reason));
         };
+        let loan = self.things.lend_key(asker, thing.id).await?;
         let kept = KeptConfig {
             thing: thing.id,
             owner: asker.caller.user,
@@ -138,6 +146,7 @@ impl Bootstrap {
             state: State::Inactive,
             created_at: Timestamp::now(),
             revision: 1,
+            loan: loan.map(|loan| self.safe.keep_loan(thing.id, &loan)),
             channels,
         };
         let config = self.safe.open_config(kept.clone())?;
@@ -149,7 +158,10 @@ impl Bootstrap {
     /// [`Refusal::NotFound`].
     pub async fn view(&self, asker: &Asker, id: ThingId) -> Result<Config, Refusal> {
         let kept = self.own(asker, id).await?;
-        let revision = kept.revision;
+        let revision = match kept.loan {
+            Some(_) => kept.revision,
+            None => self.borrow_key(asker, id, kept.revision).await?,
+        };
         let mut config = self.safe.open_config(kept)?;
         if config.thing_key.is_none()
             && let Ok(thing) = self.things.thing(asker, id).await
@@ -277,6 +289,8 @@ impl Bootstrap {
             };
             let event = events::removed(id);
             if self.change(id, revision, Change::Remove, event).await? {
+                // Nobody has it any longer, so it does no harm if this fails.
+                let _ = self.things.end_loan(asker, id).await;
                 return Ok(());
             }
         }
@@ -301,6 +315,24 @@ impl Bootstrap {
             .store
             .change_config(thing, revision, change, vec![event]);
         Ok(changed.await?)
+    }
+
+    /// Has the key of a thing lent, for when nobody is there who could ask for it; if that cannot be now, the next
+    /// look at the configuration tries again. Returns the revision that the configuration has then.
+    async fn borrow_key(
+        &self,
+        asker: &Asker,
+        thing: ThingId,
+        revision: u64,
+    ) -> Result<u64, Refusal> {
+        let Ok(Some(loan)) = self.things.lend_key(asker, thing).await else {
+            return Ok(revision);
+        };
+        let change = Change::Loan(Some(self.safe.keep_loan(thing, &loan)));
+        let kept = self
+            .store
+            .change_config(thing, revision, change, Vec::new());
+        Ok(revision + u64::from(kept.await?))
     }
 
     /// Remembers the key of a thing. If somebody changes the configuration meanwhile, the next one who looks does.

@@ -6,6 +6,7 @@ mod channels;
 mod events;
 mod heard;
 mod inventory;
+mod loans;
 mod model;
 mod policies;
 mod views;

@@ -155,6 +155,12 @@ impl KeyKeeper {
         self.hasher.hash(key.expose())
     }
 
+    /// Of the secret that a key is lent by. No key has an end of line, so this is the hash of none.
+    #[must_use]
+    pub fn hash_loan(&self, loan: &Secret) -> KeyHash {
+        self.hash(&Secret::new(format!("loan of a key\n{}", loan.expose())))
+    }
+
     /// The key itself. `None` if keys are not shown, or it was sealed by a vault that is gone.
     #[must_use]
     pub fn show(&self, thing: ThingId, sealed: &SealedKey) -> Option<Secret> {

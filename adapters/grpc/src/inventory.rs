@@ -1,5 +1,5 @@
 //! A things service elsewhere, as the bootstrap service asks it: over `rollcall.things.v1` with the token of its caller,
-//! and about keys over `mainflux.things.policies.AuthService`.
+//! and about keys over `mainflux.things.policies.AuthService`, or by what they were lent by.
 
 use std::time::Duration;
 
@@ -155,9 +155,44 @@ impl Inventory for RemoteInventory {
         }
     }
 
-    /// Nobody asks there in the name of the service: the owner, who looks at the configuration, brings it.
-    async fn key_of(&self, _: ThingId) -> Result<Option<Secret>, Refusal> {
-        Ok(None)
+    async fn lend_key(&self, asker: &Asker, thing: ThingId) -> Result<Option<Secret>, Refusal> {
+        let request = api::LendThingKeyRequest {
+            id: thing.to_string(),
+        };
+        match self.things().lend_thing_key(asked(asker, request)?).await {
+            // One of before there were loans.
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            reply => Ok(Some(Secret::new(answer(reply, "thing")?.loan))),
+        }
+    }
+
+    async fn end_loan(&self, asker: &Asker, thing: ThingId) -> Result<(), Refusal> {
+        let request = api::EndThingKeyLoanRequest {
+            id: thing.to_string(),
+        };
+        let mut things = self.things();
+        let reply = things.end_thing_key_loan(asked(asker, request)?).await;
+        answer(reply, "thing").map(|_| ())
+    }
+
+    async fn key_of(
+        &self,
+        thing: ThingId,
+        loan: Option<&Secret>,
+    ) -> Result<Option<Secret>, Refusal> {
+        let Some(loan) = loan else {
+            return Ok(None);
+        };
+        let request = api::ReadLentThingKeyRequest {
+            id: thing.to_string(),
+            loan: loan.expose().to_owned(),
+        };
+        let reply = self.things().read_lent_thing_key(request).await;
+        match answer(reply, "key") {
+            Ok(lent) => Ok(Some(Secret::new(lent.key))),
+            Err(Refusal::NotFound(_)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
     }
 }
 

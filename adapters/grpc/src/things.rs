@@ -181,6 +181,39 @@ impl api::things_server::Things for Service {
             .await
     }
 
+    async fn lend_thing_key(
+        &self,
+        request: Request<api::LendThingKeyRequest>,
+    ) -> Result<Response<api::LendThingKeyResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let id = parse("id", &request.get_ref().id)?;
+        let lent = self.things.lend_key(&caller, id).await;
+        let loan = lent.map_err(status::refusal)?.expose().to_owned();
+        Ok(Response::new(api::LendThingKeyResponse { loan }))
+    }
+
+    async fn end_thing_key_loan(
+        &self,
+        request: Request<api::EndThingKeyLoanRequest>,
+    ) -> Result<Response<api::EndThingKeyLoanResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let id = parse("id", &request.get_ref().id)?;
+        let ended = self.things.end_loan(&caller, id).await;
+        ended.map_err(status::refusal)?;
+        Ok(Response::new(api::EndThingKeyLoanResponse {}))
+    }
+
+    async fn read_lent_thing_key(
+        &self,
+        request: Request<api::ReadLentThingKeyRequest>,
+    ) -> Result<Response<api::ReadLentThingKeyResponse>, Status> {
+        let api::ReadLentThingKeyRequest { id, loan } = request.into_inner();
+        let (id, loan) = (parse("id", &id)?, Secret::new(loan));
+        let lent = self.things.lent_key(id, &loan).await;
+        let key = lent.map_err(status::refusal)?.expose().to_owned();
+        Ok(Response::new(api::ReadLentThingKeyResponse { key }))
+    }
+
     async fn identify_thing(
         &self,
         request: Request<api::IdentifyThingRequest>,

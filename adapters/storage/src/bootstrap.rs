@@ -6,7 +6,7 @@ use rollcall_domain::bootstrap::{
     MAX_SET_ASIDE, State,
 };
 use rollcall_domain::event::Event;
-use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, Timestamp, UserId};
+use rollcall_domain::identity::{ChannelId, ThingId, Timestamp, UserId};
 use rollcall_domain::listing::{Listing, Page};
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::vault::{KeptKey, SealedKey};
@@ -14,11 +14,11 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use crate::database::{Database, failed, taken};
-use crate::rows::{from_json, id, json, moment, number};
+use crate::rows::{from_json, hash, id, json, moment, number};
 use crate::statement::Statement;
 
 const COLUMNS: &str = "thing, owner, external_id, external_key_hash, external_key, thing_key_hash, \
-     thing_key, name, content, client_cert, client_key, ca_cert, state, created_at, revision";
+     thing_key, name, content, client_cert, client_key, ca_cert, state, created_at, revision, loan";
 
 #[async_trait]
 impl ConfigStore for Database {
@@ -33,7 +33,7 @@ impl ConfigStore for Database {
         }
         let insert = format!(
             "INSERT INTO configs ({COLUMNS}, small_name)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         );
         let (hash, sealed) = key_columns(config.thing_key.as_ref());
         sqlx::query(sqlx::AssertSqlSafe(insert))
@@ -52,6 +52,7 @@ impl ConfigStore for Database {
             .bind(i64::from(config.state.number()))
             .bind(config.created_at.0.cast_signed())
             .bind(config.revision.cast_signed())
+            .bind(sealed_column(config.loan.as_ref()))
             .bind(config.name.to_lowercase())
             .execute(&mut *transaction)
             .await
@@ -173,6 +174,7 @@ fn select() -> Statement {
 
 fn config(row: &AnyRow) -> Result<KeptConfig, sqlx::Error> {
     let external_key = kept_key(row, 3)?;
+    let loan: Option<Vec<u8>> = row.try_get(15)?;
     let state = State::from_number(row.try_get(12)?);
     Ok(KeptConfig {
         thing: ThingId::from_bytes(id(row, 0)?),
@@ -190,22 +192,20 @@ fn config(row: &AnyRow) -> Result<KeptConfig, sqlx::Error> {
         state: state.map_err(|error| sqlx::Error::Decode(error.into()))?,
         created_at: moment(row, 13)?,
         revision: number(row, 14)?,
+        loan: loan.map(SealedKey::from_bytes),
         channels: Vec::new(),
     })
 }
 
 /// A hash, and behind it what is sealed.
 fn kept_key(row: &AnyRow, column: usize) -> Result<Option<KeptKey>, sqlx::Error> {
-    let hash: Option<Vec<u8>> = row.try_get(column)?;
+    let is_kept: Option<&[u8]> = row.try_get(column)?;
     let sealed: Option<Vec<u8>> = row.try_get(column + 1)?;
-    let Some(hash) = hash else {
+    if is_kept.is_none() {
         return Ok(None);
-    };
-    let hash: [u8; 32] = hash
-        .try_into()
-        .map_err(|_| sqlx::Error::Decode("a hash has 32 bytes".into()))?;
+    }
     Ok(Some(KeptKey {
-        hash: KeyHash::from_bytes(hash),
+        hash: hash(row, column)?,
         sealed: sealed.map(SealedKey::from_bytes),
     }))
 }
@@ -276,19 +276,23 @@ fn write(update: &mut Statement, change: &Change) {
         }
         Change::ThingKey(key) => {
             let (hash, sealed) = key_columns(key.as_ref());
-            for (column, value) in [("thing_key_hash", hash), ("thing_key", sealed)] {
-                update.push(", ").push(column).push(" = ");
-                match value {
-                    Some(value) => update.bind(value),
-                    None => update.push("NULL"),
-                };
-            }
+            set(update, "thing_key_hash", hash);
+            set(update, "thing_key", sealed);
         }
+        Change::Loan(loan) => set(update, "loan", sealed_column(loan.as_ref())),
         Change::Owner(owner) => {
             update.push(", owner = ").bind(owner.as_bytes());
         }
         Change::Channels { .. } | Change::Remove => {}
     }
+}
+
+fn set(update: &mut Statement, column: &str, value: Option<Vec<u8>>) {
+    update.push(", ").push(column).push(" = ");
+    match value {
+        Some(value) => update.bind(value),
+        None => update.push("NULL"),
+    };
 }
 
 /// What a change does to the channels of a configuration, and to the configuration as a whole. Returns what is to be
@@ -333,6 +337,7 @@ async fn rewire(
         | Change::Content { .. }
         | Change::Certificates(_)
         | Change::ThingKey(_)
+        | Change::Loan(_)
         | Change::Owner(_) => {}
     }
     Ok(told)

@@ -4,7 +4,7 @@
 //! are JSON.
 
 use rollcall_domain::entity::Status;
-use rollcall_domain::identity::Timestamp;
+use rollcall_domain::identity::{KeyHash, Timestamp};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -21,6 +21,13 @@ fn sixteen(bytes: &[u8]) -> Result<[u8; 16], sqlx::Error> {
     bytes
         .try_into()
         .map_err(|_| sqlx::Error::Decode("an id has 16 bytes".into()))
+}
+
+pub(crate) fn hash(row: &AnyRow, column: usize) -> Result<KeyHash, sqlx::Error> {
+    let bytes: &[u8] = row.try_get(column)?;
+    let bytes = bytes.try_into();
+    let bytes = bytes.map_err(|_| sqlx::Error::Decode("a hash has 32 bytes".into()))?;
+    Ok(KeyHash::from_bytes(bytes))
 }
 
 /// To be bound: the databases have no type of their own for it in common.

@@ -18,7 +18,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 use crate::database::{Database, failed};
 use crate::lists::{self, Entity, Span};
 use crate::rows::{
-    flag, from_json, id, json, moment, number, optional_id, optional_moment, status,
+    flag, from_json, hash, id, json, moment, number, optional_id, optional_moment, status,
 };
 use crate::statement::{self, Statement};
 
@@ -89,6 +89,44 @@ impl ThingStore for Database {
                 .await
                 .map_err(failed("read the key of a thing"))?;
         Ok(bytes.flatten().map(SealedKey::from_bytes))
+    }
+
+    async fn lend_key(
+        &self,
+        id: ThingId,
+        owner: UserId,
+        loan: Option<KeyHash>,
+    ) -> Result<bool, StoreError> {
+        let mut lend = Statement::new("UPDATE things SET key_loan = ");
+        match loan {
+            Some(loan) => lend.bind(loan.as_bytes().to_vec()),
+            None => lend.push("NULL"),
+        };
+        lend.push(" WHERE id = ").bind(id.as_bytes());
+        lend.push(" AND owner = ").bind(owner.as_bytes());
+        let lent = lend.query().execute(&self.writer).await;
+        let lent = lent.map_err(failed("lend the key of a thing"))?;
+        Ok(lent.rows_affected() > 0)
+    }
+
+    async fn lent_key(
+        &self,
+        id: ThingId,
+    ) -> Result<Option<(KeyHash, Option<SealedKey>)>, StoreError> {
+        let failed = failed("read the key of a thing");
+        let row = sqlx::query(
+            "SELECT key_loan, sealed_key FROM things
+             WHERE id = $1 AND enabled = 1 AND key_loan IS NOT NULL",
+        )
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(&failed)?;
+        let lent = |row: AnyRow| {
+            let sealed: Option<Vec<u8>> = row.try_get(1)?;
+            Ok((hash(&row, 0)?, sealed.map(SealedKey::from_bytes)))
+        };
+        row.map(lent).transpose().map_err(&failed)
     }
 
     async fn things(
@@ -288,7 +326,10 @@ async fn changed(
             }
         }
         ThingChange::Tags(tags) => _ = query.push(", tags = ").bind(&*json(tags)),
-        ThingChange::Owner(owner) => _ = query.push(", owner = ").bind(owner.as_bytes()),
+        ThingChange::Owner(owner) => {
+            query.push(", key_loan = NULL, owner = ");
+            query.bind(owner.as_bytes());
+        }
         ThingChange::Status(Status::Enabled) => {
             query.push(", enabled = 1");
             only = " AND enabled = 0";

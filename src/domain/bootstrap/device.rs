@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::identity::{Secret, ThingId};
 use crate::refusal::Refusal;
 
-use super::model::{ChannelCopy, Config, KeptConfig};
+use super::model::{Change, ChannelCopy, Config, KeptConfig};
 use super::{Bootstrap, events};
 
 /// What a device is given.
@@ -140,7 +140,7 @@ impl Bootstrap {
         if !self.safe.is_external_key(&kept.external_key, offered) {
             return Err(Refusal::Denied);
         }
-        let revision = kept.revision;
+        let (revision, loan) = (kept.revision, self.safe.open_loan(&kept)?);
         let config = self.open(kept)?;
         let (thing, kept_key) = (config.thing, config.thing_key.clone());
         if let Some(key) = kept_key
@@ -149,12 +149,20 @@ impl Bootstrap {
             return Ok((config, key));
         }
         // It has another key now, or is disabled.
-        let key = self.things.key_of(thing).await?;
-        let key = key.ok_or(Refusal::NotFound(
-            "thing that is enabled and whose key can be had",
-        ))?;
-        self.keep_thing_key(thing, revision, &key).await?;
-        Ok((config, key))
+        if let Some(key) = self.things.key_of(thing, loan.as_ref()).await? {
+            self.keep_thing_key(thing, revision, &key).await?;
+            return Ok((config, key));
+        }
+        if loan.is_some() {
+            // It is good for nothing any longer: the owner's next look brings another.
+            let forget = Change::Loan(None);
+            let forgotten = self
+                .store
+                .change_config(thing, revision, forget, Vec::new());
+            forgotten.await?;
+        }
+        let whose = "thing that is enabled and whose key can be had";
+        Err(Refusal::NotFound(whose))
     }
 
     fn open(&self, kept: KeptConfig) -> Result<Config, Refusal> {

@@ -134,6 +134,8 @@ pub struct KeptConfig {
     pub created_at: Timestamp,
     /// Counts changes: one that was decided upon an older state of things is not made.
     pub revision: u64,
+    /// By what the things service lends the key of the thing. `None` if it lends none, or no longer.
+    pub loan: Option<SealedKey>,
     /// In the order of their ids. Lists leave them out.
     pub channels: Vec<ChannelCopy>,
 }
@@ -177,6 +179,7 @@ pub enum Change {
         since: Timestamp,
     },
     ThingKey(Option<KeptKey>),
+    Loan(Option<SealedKey>),
     Owner(UserId),
     Remove,
 }
@@ -331,6 +334,18 @@ pub trait Inventory: Send + Sync {
     /// Whether this is the key of that thing now, and the thing is enabled.
     async fn is_key_of(&self, thing: ThingId, key: &Secret) -> Result<bool, Refusal>;
 
-    /// The key of an enabled thing, asked for by the service itself. `None` if it cannot be had.
-    async fn key_of(&self, thing: ThingId) -> Result<Option<Secret>, Refusal>;
+    /// Has the key of a thing lent to this service, in place of whoever had it lent: what it returns is good for
+    /// [`Inventory::key_of`] until the thing is another owner's. `None` if that cannot be.
+    async fn lend_key(&self, asker: &Asker, thing: ThingId) -> Result<Option<Secret>, Refusal>;
+
+    /// Has the key of a thing lent no longer.
+    async fn end_loan(&self, asker: &Asker, thing: ThingId) -> Result<(), Refusal>;
+
+    /// The key of an enabled thing, asked for in nobody's name: by a loan, unless it is one and the same
+    /// process. `None` if it cannot be had.
+    async fn key_of(
+        &self,
+        thing: ThingId,
+        loan: Option<&Secret>,
+    ) -> Result<Option<Secret>, Refusal>;
 }

@@ -187,7 +187,9 @@ impl Bootstrap {
                 return Ok(());
             };
             // Without an answer it is forgotten; who asks for it next asks the things service.
-            let key = self.things.key_of(thing).await.ok().flatten();
+            let loan = self.safe.open_loan(&kept)?;
+            let key = self.things.key_of(thing, loan.as_ref()).await;
+            let key = key.ok().flatten();
             let key = key.map(|key| self.safe.keep_thing_key(thing, &key));
             let change = Change::ThingKey(key);
             let changed = self

@@ -16,6 +16,7 @@ enum Place {
     ExternalKey,
     Content,
     ClientKey,
+    Loan,
 }
 
 impl Place {
@@ -25,6 +26,7 @@ impl Place {
             Self::ExternalKey => b"external_key",
             Self::Content => b"content",
             Self::ClientKey => b"client_key",
+            Self::Loan => b"loan",
         };
         [thing.as_bytes().as_slice(), name].concat()
     }
@@ -97,6 +99,17 @@ impl Safe {
             client_key: self.seal(thing, Place::ClientKey, &certificates.client_key),
             ca_cert: certificates.ca_cert.clone(),
         }
+    }
+
+    pub(super) fn keep_loan(&self, thing: ThingId, loan: &Secret) -> SealedKey {
+        self.seal(thing, Place::Loan, loan)
+    }
+
+    /// # Errors
+    /// [`Refusal::Unavailable`] if it was sealed by a vault that is gone.
+    pub(super) fn open_loan(&self, kept: &KeptConfig) -> Result<Option<Secret>, Refusal> {
+        let open = |loan| self.open(kept.thing, Place::Loan, loan);
+        kept.loan.as_ref().map(open).transpose()
     }
 
     /// # Errors

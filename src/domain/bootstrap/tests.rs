@@ -1,5 +1,6 @@
 //! The service on stores in memory and things of straw.
 
+mod loans;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ struct Known {
     things: BTreeMap<ThingId, (Secret, bool)>,
     channels: BTreeMap<ChannelId, ChannelCopy>,
     connected: BTreeSet<(ThingId, ChannelId)>,
+    loans: BTreeMap<ThingId, Secret>,
     is_away: bool,
 }
 
@@ -109,8 +111,27 @@ impl Inventory for Straw {
         Ok(found.is_some_and(|(known, enabled)| *enabled && known.matches(key.expose())))
     }
 
-    async fn key_of(&self, thing: ThingId) -> Result<Option<Secret>, Refusal> {
+    async fn lend_key(&self, _: &Asker, thing: ThingId) -> Result<Option<Secret>, Refusal> {
+        let loan = Secret::generate();
+        self.here()?.loans.insert(thing, loan.clone());
+        Ok(Some(loan))
+    }
+
+    async fn end_loan(&self, _: &Asker, thing: ThingId) -> Result<(), Refusal> {
+        self.here()?.loans.remove(&thing);
+        Ok(())
+    }
+
+    async fn key_of(
+        &self,
+        thing: ThingId,
+        loan: Option<&Secret>,
+    ) -> Result<Option<Secret>, Refusal> {
         let known = self.here()?;
+        let lent = known.loans.get(&thing).zip(loan);
+        if !lent.is_some_and(|(lent, shown)| lent.matches(shown.expose())) {
+            return Ok(None);
+        }
         let enabled = known.things.get(&thing).filter(|(_, enabled)| *enabled);
         Ok(enabled.map(|(key, _)| key.clone()))
     }

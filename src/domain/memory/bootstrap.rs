@@ -205,6 +205,7 @@ impl ConfigStore for Configs {
                 }
             }
             Change::ThingKey(key) => row.config.thing_key = key,
+            Change::Loan(loan) => row.config.loan = loan,
             Change::Owner(owner) => row.config.owner = owner,
             Change::Remove => {
                 kept.configs.remove(&thing);

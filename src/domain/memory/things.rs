@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::entity::{Status, Update};
 use crate::event::Event;
 use crate::groups::{GroupStore, PolicyStore, Subject, Tell};
-use crate::identity::{ChannelId, KeyHash, ThingId};
+use crate::identity::{ChannelId, KeyHash, ThingId, UserId};
 use crate::listing::{Listing, Page, Visibility};
 use crate::metadata;
 use crate::policies::Action;
@@ -21,6 +21,7 @@ use super::{Events, Groups, lock, page_of};
 /// Things, beside the channels they are connected to.
 pub struct Things {
     things: Mutex<BTreeMap<ThingId, (Thing, KeptKey)>>,
+    loans: Mutex<BTreeMap<ThingId, KeyHash>>,
     channels: Arc<Groups<ChannelId>>,
     events: Events,
 }
@@ -30,6 +31,7 @@ impl Things {
     pub fn new(channels: Arc<Groups<ChannelId>>, events: Events) -> Self {
         Self {
             things: Mutex::default(),
+            loans: Mutex::default(),
             channels,
             events,
         }
@@ -107,7 +109,10 @@ impl ThingStore for Things {
                 thing.metadata = metadata.as_ref().unwrap_or(&thing.metadata).clone();
             }
             ThingChange::Tags(tags) => thing.tags.clone_from(tags),
-            ThingChange::Owner(owner) => thing.owner = *owner,
+            ThingChange::Owner(owner) => {
+                thing.owner = *owner;
+                lock(&self.loans).remove(&id);
+            }
             ThingChange::Status(status) if thing.status == *status => return Ok(None),
             ThingChange::Status(status) => thing.status = *status,
             ThingChange::Key(key) => *kept = key.clone(),
@@ -125,6 +130,36 @@ impl ThingStore for Things {
     async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError> {
         let things = lock(&self.things);
         Ok(things.get(&id).and_then(|(_, key)| key.sealed.clone()))
+    }
+
+    async fn lend_key(
+        &self,
+        id: ThingId,
+        owner: UserId,
+        loan: Option<KeyHash>,
+    ) -> Result<bool, StoreError> {
+        let things = lock(&self.things);
+        if things.get(&id).is_none_or(|(it, _)| it.owner != owner) {
+            return Ok(false);
+        }
+        let mut loans = lock(&self.loans);
+        match loan {
+            Some(loan) => _ = loans.insert(id, loan),
+            None => _ = loans.remove(&id),
+        }
+        Ok(true)
+    }
+
+    async fn lent_key(
+        &self,
+        id: ThingId,
+    ) -> Result<Option<(KeyHash, Option<SealedKey>)>, StoreError> {
+        let things = lock(&self.things);
+        let found = things
+            .get(&id)
+            .filter(|(it, _)| it.status == Status::Enabled);
+        let loan = lock(&self.loans).get(&id).copied();
+        Ok(found.and_then(|(_, key)| Some((loan?, key.sealed.clone()))))
     }
 
     async fn things(

@@ -78,7 +78,15 @@ impl Inventory for Things {
         Ok(holder == Some(thing))
     }
 
-    async fn key_of(&self, thing: ThingId) -> Result<Option<Secret>, Refusal> {
+    async fn lend_key(&self, asker: &Asker, thing: ThingId) -> Result<Option<Secret>, Refusal> {
+        self.lend_key(&asker.caller, thing).await.map(Some)
+    }
+
+    async fn end_loan(&self, asker: &Asker, thing: ThingId) -> Result<(), Refusal> {
+        self.end_loan(&asker.caller, thing).await
+    }
+
+    async fn key_of(&self, thing: ThingId, _: Option<&Secret>) -> Result<Option<Secret>, Refusal> {
         if !self.stores.things.is_enabled(thing).await? {
             return Ok(None);
         }

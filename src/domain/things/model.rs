@@ -170,6 +170,21 @@ pub trait ThingStore: Send + Sync {
     /// The sealed copy of a thing's key, if one is kept.
     async fn sealed_key(&self, id: ThingId) -> Result<Option<SealedKey>, StoreError>;
 
+    /// Keeps what the key of a thing is lent by, in place of what it was lent by before; `None` if it is not to be.
+    /// `false` if there is no such thing of this owner. With the owner it ends.
+    async fn lend_key(
+        &self,
+        id: ThingId,
+        owner: UserId,
+        loan: Option<KeyHash>,
+    ) -> Result<bool, StoreError>;
+
+    /// What the key of an enabled thing is lent by, and its sealed copy if one is kept. `None` if it is not lent.
+    async fn lent_key(
+        &self,
+        id: ThingId,
+    ) -> Result<Option<(KeyHash, Option<SealedKey>)>, StoreError>;
+
     /// In the order they were made.
     async fn things(
         &self,

@@ -110,6 +110,54 @@ async fn house(shared: &str) -> House {
     house
 }
 
+#[tokio::test]
+async fn a_key_is_lent_by_its_owner_to_one_for_as_long_as_it_is_his() {
+    let House {
+        things, thing, key, ..
+    } = house("c_list,c_update").await;
+    let reads = async |loan: &Secret| match things.lent_key(thing, loan).await {
+        Ok(key) => Some(key),
+        Err(Refusal::NotFound(_)) => None,
+        Err(other) => panic!("{other}"),
+    };
+    assert!(reads(&Secret::new("")).await.is_none());
+    let lent = things.lend_key(&SHARER, thing).await;
+    assert!(matches!(lent, Err(Refusal::Denied)));
+    let lent = things.lend_key(&STRANGER, thing).await;
+    assert!(matches!(lent, Err(Refusal::NotFound(_))));
+    let ended = things.end_loan(&SHARER, thing).await;
+    assert!(matches!(ended, Err(Refusal::Denied)));
+
+    let first = things.lend_key(&OWNER, thing).await.expect("lent");
+    assert!(reads(&first).await.expect("lent").matches(key.expose()));
+    let other = things.create(&OWNER, vec![NewThing::default()]).await;
+    let other = other.expect("made").remove(0).thing.id;
+    assert!(things.lent_key(other, &first).await.is_err());
+    // It is of no use where a key is asked for.
+    assert!(things.identify(&first).await.is_err());
+    let changed = things.update_key(&OWNER, thing, None).await.expect("new");
+    let read = reads(&first).await.expect("lent");
+    assert!(read.matches(changed.key.expose()));
+
+    let second = things.lend_key(&OWNER, thing).await.expect("lent");
+    assert!(reads(&first).await.is_none() && reads(&second).await.is_some());
+    let status = |status| things.set_status(&OWNER, thing, status);
+    status(Status::Disabled).await.expect("disabled");
+    assert!(reads(&second).await.is_none());
+    status(Status::Enabled).await.expect("enabled");
+    assert!(reads(&second).await.is_some());
+    things.end_loan(&OWNER, thing).await.expect("ended");
+    things.end_loan(&OWNER, thing).await.expect("no harm");
+    assert!(reads(&second).await.is_none());
+
+    let third = things.lend_key(&ADMIN, thing).await.expect("lent");
+    assert!(reads(&third).await.is_some());
+    let given = things.update_owner(&OWNER, thing, SHARER.user).await;
+    given.expect("given");
+    assert!(reads(&third).await.is_none());
+    assert!(things.lend_key(&SHARER, thing).await.is_ok());
+}
+
 fn allowed(names: &str) -> Allowed {
     let actions = names.split(',').map(|it| it.parse::<Action>());
     actions.collect::<Result<_, _>>().expect("actions")

@@ -36,6 +36,9 @@ calls! {
     update_thing_owner(UpdateThingOwnerRequest) -> Thing;
     enable_thing(EnableThingRequest) -> Thing;
     disable_thing(DisableThingRequest) -> Thing;
+    lend_thing_key(LendThingKeyRequest) -> LendThingKeyResponse;
+    end_thing_key_loan(EndThingKeyLoanRequest) -> EndThingKeyLoanResponse;
+    read_lent_thing_key(ReadLentThingKeyRequest) -> ReadLentThingKeyResponse;
     identify_thing(IdentifyThingRequest) -> IdentifyThingResponse;
 }
 

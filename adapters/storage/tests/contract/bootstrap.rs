@@ -56,6 +56,7 @@ fn config(number: u8, channels: &[ChannelCopy]) -> KeptConfig {
         state: State::Inactive,
         created_at: Timestamp(number.into()),
         revision: 1,
+        loan: Some(SealedKey::from_bytes(vec![3])),
         channels: channels.to_vec(),
     }
 }
@@ -105,6 +106,7 @@ pub(crate) async fn a_configuration_comes_back_as_it_was_kept(store: &dyn Config
         assert_eq!(found.state, State::Inactive);
         assert_eq!(found.created_at, kept.created_at);
         assert_eq!(found.revision, 1);
+        assert_eq!(found.loan.expect("kept").as_bytes(), [3]);
         assert_eq!(found.channels, kept.channels);
     }
     assert!(store.config(thing(2)).await.expect("read").is_none());

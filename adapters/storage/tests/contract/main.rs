@@ -172,6 +172,7 @@ mod of_things {
         things::{
             a_thing_comes_back_as_it_was_kept,
             ids_and_keys_are_one_things,
+            a_key_is_lent_until_its_thing_is_anothers,
             a_change_is_of_what_it_names,
             a_list_has_what_its_filter_says,
             a_page_tells_of_the_whole_list,

@@ -183,6 +183,59 @@ pub(crate) async fn a_thing_comes_back_as_it_was_kept(store: &dyn Store) {
     assert!(sealed.is_none());
 }
 
+pub(crate) async fn a_key_is_lent_until_its_thing_is_anothers(store: &dyn Store) {
+    let (enabled, disabled) = (
+        thing(1, 7),
+        Thing {
+            status: Status::Disabled,
+            ..thing(1, 8)
+        },
+    );
+    keep(store, &[enabled.clone(), disabled.clone()]).await;
+    let (things, loan) = (store.things(), KeyHash::from_bytes([9; 32]));
+    let lent = async |id| {
+        things
+            .lent_key(id)
+            .await
+            .expect("read")
+            .map(|(loan, _)| loan)
+    };
+    assert!(lent(enabled.id).await.is_none());
+    for (id, owner, there) in [
+        (enabled.id, user(1), true),
+        (disabled.id, user(1), true),
+        (enabled.id, user(2), false),
+        (ThingId::generate(), user(1), false),
+    ] {
+        let lent = things.lend_key(id, owner, Some(loan)).await;
+        assert_eq!(lent.expect("asked"), there);
+    }
+    assert!(lent(enabled.id).await == Some(loan));
+    assert!(lent(disabled.id).await.is_none());
+    let (_, sealed) = things
+        .lent_key(enabled.id)
+        .await
+        .expect("read")
+        .expect("lent");
+    assert_eq!(sealed.expect("kept").as_bytes(), [248]);
+
+    let changes = [ThingChange::Tags(vec![]), ThingChange::Owner(user(2))];
+    for (change, left) in changes.into_iter().zip([Some(loan), None]) {
+        let update = Update {
+            at: Timestamp(20),
+            by: user(1),
+        };
+        let changed = things.change_thing(enabled.id, &change, update, &told);
+        changed.await.expect("changed");
+        assert!(lent(enabled.id).await == left);
+    }
+    for loan in [Some(loan), None] {
+        let lent_again = things.lend_key(enabled.id, user(2), loan).await;
+        assert!(lent_again.expect("asked"));
+        assert!(lent(enabled.id).await == loan);
+    }
+}
+
 pub(crate) async fn ids_and_keys_are_one_things(store: &dyn Store) {
     keep(store, &[thing(1, 1)]).await;
     let things = store.things();
