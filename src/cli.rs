@@ -1,5 +1,6 @@
 //! The command line: `up` runs a server, everything else talks to one.
 
+mod aside;
 mod channels;
 mod check;
 mod completions;

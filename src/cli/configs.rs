@@ -9,6 +9,7 @@ use rollcall_grpc::bootstrap_api as api;
 use rollcall_grpc::client::Client;
 use serde_json::{Value, json};
 
+use super::aside::SetAside;
 use super::output::Output;
 use crate::secrets;
 
@@ -38,6 +39,9 @@ pub(super) enum Configs {
     Remove { thing: String },
     /// Ask as the device would: for an external id and key, everything
     Bootstrap(Bootstrap),
+    /// Events of things that made no sense: what they were, and what becomes of them
+    #[command(subcommand)]
+    SetAside(SetAside),
 }
 
 #[derive(Args)]
@@ -165,6 +169,7 @@ impl Configs {
             Self::Create(create) => return create.run(client, output).await,
             Self::List(list) => return list.run(client, output).await,
             Self::Bootstrap(bootstrap) => return bootstrap.run(client, output).await,
+            Self::SetAside(aside) => return aside.run(client, output).await,
             Self::Show { thing } => {
                 let request = api::ViewConfigRequest { thing_id: thing };
                 return show(output, configs.view_config(request).await?);

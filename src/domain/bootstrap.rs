@@ -4,6 +4,7 @@
 //! of its callers. What is done there cannot be undone by our transaction, so it is done first and the configuration
 //! follows: whoever finds an operation that was cut short does it again, and it picks up where it was.
 
+mod aside;
 mod cipher;
 mod device;
 mod events;
@@ -25,13 +26,13 @@ use crate::listing::{Listing, MAX_PAGE, Page};
 use crate::refusal::Refusal;
 use crate::vault::Vault;
 
+pub use aside::{MAX_SET_ASIDE, SetAside};
 pub use cipher::DeviceCipher;
 pub use device::{Guesses, Provision, network};
 pub use events::PrivateKeys;
 pub use model::{
     Asker, Certificates, Change, ChannelCopy, Config, ConfigStore, Effect, Filter, Heard,
-    Inventory, KeptCertificates, KeptConfig, KeptFilter, KeyedThing, MAX_SET_ASIDE, NewConfig,
-    State,
+    Inventory, KeptCertificates, KeptConfig, KeptFilter, KeyedThing, NewConfig, State,
 };
 pub use news::{News, Told, understand};
 

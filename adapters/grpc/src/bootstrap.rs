@@ -1,5 +1,7 @@
 //! Configurations, and what devices get for an external id and key.
 
+mod aside;
+
 use std::sync::Arc;
 
 use rollcall_domain::bootstrap::{
@@ -16,6 +18,7 @@ use crate::bootstrap_api as api;
 use crate::caller::{caller, token};
 use crate::status::{parse, parse_all, refusal};
 
+#[derive(Clone)]
 pub(crate) struct Service {
     bootstrap: Arc<Bootstrap>,
     identities: Arc<dyn Identities>,

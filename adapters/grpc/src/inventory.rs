@@ -66,8 +66,7 @@ impl Inventory for RemoteInventory {
     async fn thing(&self, asker: &Asker, id: ThingId) -> Result<KeyedThing, Refusal> {
         let request = api::ViewThingRequest { id: id.to_string() };
         let reply = self.things().view_thing(asked(asker, request)?).await;
-        let key = answer(reply, "thing")?.key.map(Secret::new);
-        Ok(KeyedThing { id, key })
+        keyed(answer(reply, "thing")?)
     }
 
     async fn make_thing(&self, asker: &Asker, name: &str) -> Result<KeyedThing, Refusal> {
@@ -79,9 +78,7 @@ impl Inventory for RemoteInventory {
         let reply = self.things().create_things(asked(asker, request)?).await;
         let made = answer(reply, "thing")?.things.into_iter().next();
         let made = made.ok_or_else(|| nonsense("it made no thing"))?;
-        let id = made.id.parse().map_err(nonsense)?;
-        let key = made.key.map(Secret::new);
-        Ok(KeyedThing { id, key })
+        keyed(made)
     }
 
     async fn discard_thing(&self, asker: &Asker, id: ThingId) -> Result<(), Refusal> {
@@ -204,6 +201,14 @@ fn asked<T>(asker: &Asker, request: T) -> Result<Request<T>, Refusal> {
     bearer.set_sensitive(true);
     request.metadata_mut().insert("authorization", bearer);
     Ok(request)
+}
+
+fn keyed(thing: api::Thing) -> Result<KeyedThing, Refusal> {
+    Ok(KeyedThing {
+        id: thing.id.parse().map_err(nonsense)?,
+        owner: thing.owner.parse().map_err(nonsense)?,
+        key: thing.key.map(Secret::new),
+    })
 }
 
 fn answer<T>(reply: Result<Response<T>, Status>, what: &'static str) -> Result<T, Refusal> {

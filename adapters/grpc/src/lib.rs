@@ -241,6 +241,8 @@ pub async fn serve(
     }
     if let Some(bootstrap) = services.bootstrap {
         let service = bootstrap::Service::new(bootstrap, Arc::clone(&services.identities));
+        let aside = bootstrap_api::set_aside_server::SetAsideServer::new(service.clone());
+        served.add(aside.max_decoding_message_size(most)).await;
         let bootstrap = bootstrap_api::bootstrap_server::BootstrapServer::new(service);
         served.add(bootstrap.max_decoding_message_size(most)).await;
     }

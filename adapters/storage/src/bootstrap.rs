@@ -1,9 +1,11 @@
 //! Configurations of the bootstrap service in the database.
 
+mod aside;
+
 use async_trait::async_trait;
 use rollcall_domain::bootstrap::{
     Change, ChannelCopy, ConfigStore, Effect, Heard, KeptCertificates, KeptConfig, KeptFilter,
-    MAX_SET_ASIDE, State,
+    SetAside, State,
 };
 use rollcall_domain::event::Event;
 use rollcall_domain::identity::{ChannelId, ThingId, Timestamp, UserId};
@@ -135,8 +137,27 @@ impl ConfigStore for Database {
         if !advance(&mut transaction, heard).await.map_err(&failed)? {
             return Ok(false);
         }
-        let changed = apply(&mut transaction, heard).await.map_err(&failed)?;
-        let events = changed.map_or_else(Vec::new, |configs| heard.effect.told(&configs));
+        let events = take_over(&mut transaction, heard).await.map_err(&failed)?;
+        self.commit(transaction, events).await.map_err(&failed)?;
+        Ok(true)
+    }
+
+    async fn set_aside(&self, page: Page) -> Result<Listing<SetAside>, StoreError> {
+        aside::list(self, page).await
+    }
+
+    async fn set_aside_as(&self, id: &str) -> Result<Vec<SetAside>, StoreError> {
+        aside::with_id(self, id).await
+    }
+
+    async fn take_up(&self, heard: &Heard) -> Result<bool, StoreError> {
+        let failed = failed("take over what was set aside");
+        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        let taken = aside::take(&mut transaction, heard).await;
+        if !taken.map_err(&failed)? {
+            return Ok(false);
+        }
+        let events = take_over(&mut transaction, heard).await.map_err(&failed)?;
         self.commit(transaction, events).await.map_err(&failed)?;
         Ok(true)
     }
@@ -460,6 +481,15 @@ async fn advance(connection: &mut AnyConnection, heard: &Heard) -> Result<bool, 
     Ok(moved.rows_affected() > 0)
 }
 
+/// Makes the effect of an entry, and returns what is to be announced of it.
+async fn take_over(
+    connection: &mut AnyConnection,
+    heard: &Heard,
+) -> Result<Vec<Event>, sqlx::Error> {
+    let changed = apply(connection, heard).await?;
+    Ok(changed.map_or_else(Vec::new, |configs| heard.effect.told(&configs)))
+}
+
 /// `None` if the effect of an entry changes nothing; otherwise of which configurations a channel is gone. What is
 /// younger than the entry stays as it is.
 async fn apply(
@@ -496,24 +526,7 @@ async fn apply(
             Ok(if_any(updated.rows_affected()))
         }
         Effect::SetAside { reason, fields } => {
-            sqlx::query(
-                "INSERT INTO set_aside (source, id, reason, fields, at) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (source, id) DO NOTHING",
-            )
-            .bind(heard.source.as_str())
-            .bind(heard.id.as_str())
-            .bind(reason.as_str())
-            .bind(json(fields))
-            .bind(Timestamp::now().0.cast_signed())
-            .execute(&mut *connection)
-            .await?;
-            sqlx::query(
-                "DELETE FROM set_aside WHERE at <= (SELECT at FROM set_aside
-                 ORDER BY at DESC LIMIT 1 OFFSET $1)",
-            )
-            .bind(MAX_SET_ASIDE as i64)
-            .execute(connection)
-            .await?;
+            aside::keep(connection, heard, reason, fields).await?;
             Ok(None)
         }
     }

@@ -11,6 +11,7 @@ use crate::ports::StoreError;
 use crate::refusal::Refusal;
 use crate::vault::{KeptKey, SealedKey};
 
+use super::aside::SetAside;
 use super::events;
 
 /// Whether a thing is connected to the channels of its configuration.
@@ -241,9 +242,6 @@ impl Effect {
     }
 }
 
-/// So many entries are kept aside; later ones push out the oldest.
-pub const MAX_SET_ASIDE: usize = 1_000;
-
 /// Where configurations are kept. A change and its events are kept together, or neither is. Copies of channels that
 /// come with a change and replace older ones are announced before it.
 #[async_trait]
@@ -281,6 +279,16 @@ pub trait ConfigStore: Send + Sync {
     /// The effect of an entry, what [`Effect::told`] says of it if it changes something, and the cursor of its
     /// source, all in one. `false`, and nothing happens, if the cursor is not where it was.
     async fn hear(&self, heard: &Heard) -> Result<bool, StoreError>;
+
+    /// Entries that were set aside, in the order that they were.
+    async fn set_aside(&self, page: Page) -> Result<Listing<SetAside>, StoreError>;
+
+    /// Those with this id, whatever their source.
+    async fn set_aside_as(&self, id: &str) -> Result<Vec<SetAside>, StoreError>;
+
+    /// The effect of an entry that was set aside, as of [`ConfigStore::hear`], and that it is so no longer, all in
+    /// one; no cursor is moved. `false`, and nothing happens, if it is not set aside.
+    async fn take_up(&self, heard: &Heard) -> Result<bool, StoreError>;
 }
 
 /// Who asks, and the token that says so: to be shown to a things service elsewhere.
@@ -294,6 +302,7 @@ pub struct Asker {
 #[derive(Clone, Debug)]
 pub struct KeyedThing {
     pub id: ThingId,
+    pub owner: UserId,
     /// `None` if the things service does not show keys.
     pub key: Option<Secret>,
 }

@@ -8,6 +8,7 @@ use crate::event::Field;
 use crate::identity::{ChannelId, ThingId, Timestamp, UserId};
 use crate::refusal::Refusal;
 
+use super::aside::aside;
 use super::model::{Change, ChannelCopy, Effect, Heard};
 use super::{ATTEMPTS, Bootstrap, events};
 
@@ -84,6 +85,12 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp(nanoseconds).to_the_microsecond())
 }
 
+/// When it happened that is told.
+pub(super) fn occurred(fields: &[Field]) -> Result<Timestamp, String> {
+    let at = fields.iter().find(|(name, _)| name == "occurred_at");
+    occurred_at(at.map(|(_, at)| &**at))
+}
+
 fn occurred_at(text: Option<&str>) -> Result<Timestamp, String> {
     let at = text.and_then(|at| at.parse().ok()).map(Timestamp);
     at.ok_or_else(|| "its occurred_at is no moment".to_owned())
@@ -131,21 +138,15 @@ impl Bootstrap {
         id: &str,
         fields: &[Field],
     ) -> Result<Told, Refusal> {
-        let understood = understand(fields).and_then(|news| {
-            let at = fields.iter().find(|(name, _)| name == "occurred_at");
-            match news {
-                Some(news) => Ok(Some((news, occurred_at(at.map(|(_, at)| &**at))?))),
-                None => Ok(None),
-            }
+        let understood = understand(fields).and_then(|news| match news {
+            Some(news) => Ok(Some((news, occurred(fields)?))),
+            None => Ok(None),
         });
         let (told, effect) = match understood {
             Ok(None) => (Told::NoNews, Effect::Nothing),
             Ok(Some((news, at))) => (Told::News, self.effect(news, at).await?),
             Err(reason) => {
-                let effect = Effect::SetAside {
-                    reason: reason.clone(),
-                    fields: fields.to_vec(),
-                };
+                let effect = aside(&reason, fields);
                 (Told::SetAside(reason), effect)
             }
         };
@@ -163,7 +164,7 @@ impl Bootstrap {
 
     /// What news do, in the transaction that moves the cursor. Keys and owners are changed at once: to do that again
     /// changes nothing.
-    async fn effect(&self, news: News, at: Timestamp) -> Result<Effect, Refusal> {
+    pub(super) async fn effect(&self, news: News, at: Timestamp) -> Result<Effect, Refusal> {
         Ok(match news {
             News::ThingDisabled(thing) => Effect::RemoveConfig { thing, at },
             News::ChannelDisabled(channel) => Effect::RemoveChannel { channel, at },
@@ -203,7 +204,7 @@ impl Bootstrap {
     }
 
     /// A configuration follows its thing to another owner, lest the earlier one goes on seeing its key.
-    async fn move_to(&self, thing: ThingId, owner: UserId) -> Result<(), Refusal> {
+    pub(super) async fn move_to(&self, thing: ThingId, owner: UserId) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS {
             let Some(kept) = self.store.config(thing).await? else {
                 return Ok(());

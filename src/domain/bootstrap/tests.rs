@@ -1,5 +1,6 @@
 //! The service on stores in memory and things of straw.
 
+mod aside;
 mod loans;
 mod wiring;
 
@@ -26,7 +27,15 @@ struct Known {
     channels: BTreeMap<ChannelId, ChannelCopy>,
     connected: BTreeSet<(ThingId, ChannelId)>,
     loans: BTreeMap<ThingId, Secret>,
+    /// Of all things.
+    owner: Option<UserId>,
     is_away: bool,
+}
+
+impl Known {
+    fn owner(&self) -> UserId {
+        self.owner.unwrap_or(UserId::from_bytes([1; 16]))
+    }
 }
 
 impl Straw {
@@ -63,14 +72,16 @@ impl Inventory for Straw {
     async fn thing(&self, _: &Asker, id: ThingId) -> Result<KeyedThing, Refusal> {
         let known = self.here()?;
         let (key, _) = known.things.get(&id).ok_or(Refusal::NotFound("thing"))?;
-        let key = Some(key.clone());
-        Ok(KeyedThing { id, key })
+        let (owner, key) = (known.owner(), Some(key.clone()));
+        Ok(KeyedThing { id, owner, key })
     }
 
     async fn make_thing(&self, _: &Asker, _: &str) -> Result<KeyedThing, Refusal> {
         let (id, key) = (ThingId::generate(), Secret::generate());
-        self.here()?.things.insert(id, (key.clone(), true));
-        Ok(KeyedThing { id, key: Some(key) })
+        let mut known = self.here()?;
+        known.things.insert(id, (key.clone(), true));
+        let (owner, key) = (known.owner(), Some(key));
+        Ok(KeyedThing { id, owner, key })
     }
 
     async fn discard_thing(&self, _: &Asker, id: ThingId) -> Result<(), Refusal> {
@@ -603,7 +614,7 @@ async fn an_entry_has_its_effect_once_and_nonsense_is_kept_aside() {
     let scene = scene();
     let told = scene.hear("operation=thing.remove id=x status=disabled", Timestamp(1));
     assert!(matches!(told.await, Told::SetAside(_)));
-    assert_eq!(scene.store.set_aside().len(), 1);
+    assert_eq!(scene.aside().await.len(), 1);
     assert_eq!(
         scene.hear("operation=thing.view id=x", Timestamp(1)).await,
         Told::NoNews

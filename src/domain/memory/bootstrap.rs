@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use crate::bootstrap::{
-    Change, ChannelCopy, ConfigStore, Effect, Heard, KeptConfig, KeptFilter, MAX_SET_ASIDE, State,
+    Change, ChannelCopy, ConfigStore, Effect, Heard, KeptConfig, KeptFilter, MAX_SET_ASIDE,
+    SetAside, State,
 };
-use crate::event::{Event, Fields};
+use crate::event::Event;
 use crate::identity::{ChannelId, ThingId, Timestamp};
 use crate::listing::{Listing, Page};
 use crate::ports::StoreError;
@@ -25,7 +26,7 @@ struct Kept {
     configs: BTreeMap<ThingId, Row>,
     channels: BTreeMap<ChannelId, ChannelCopy>,
     cursors: BTreeMap<String, String>,
-    aside: Vec<(String, String, Fields)>,
+    aside: Vec<SetAside>,
 }
 
 /// Channels are kept aside from it: configurations share them.
@@ -43,10 +44,12 @@ impl Configs {
         }
     }
 
-    /// What could not be understood: the id of the entry, why, and the entry.
-    #[must_use]
-    pub fn set_aside(&self) -> Vec<(String, String, Fields)> {
-        lock(&self.kept).aside.clone()
+    fn take_over(&self, kept: &mut Kept, heard: &Heard) {
+        let changed = kept.apply(heard);
+        kept.forget_orphans();
+        if let Some(configs) = changed {
+            self.events.record(heard.effect.told(&configs));
+        }
     }
 }
 
@@ -134,8 +137,13 @@ impl Kept {
                 changed.then(Vec::new)
             }
             Effect::SetAside { reason, fields } => {
-                let entry = (heard.id.clone(), reason.clone(), fields.clone());
-                self.aside.push(entry);
+                self.aside.push(SetAside {
+                    source: heard.source.clone(),
+                    id: heard.id.clone(),
+                    reason: reason.clone(),
+                    fields: fields.clone(),
+                    at: Timestamp::now(),
+                });
                 let too_many = self.aside.len().saturating_sub(MAX_SET_ASIDE);
                 self.aside.drain(..too_many);
                 None
@@ -261,11 +269,29 @@ impl ConfigStore for Configs {
             return Ok(false);
         }
         kept.cursors.insert(heard.source.clone(), heard.id.clone());
-        let changed = kept.apply(heard);
-        kept.forget_orphans();
-        if let Some(configs) = changed {
-            self.events.record(heard.effect.told(&configs));
+        self.take_over(&mut kept, heard);
+        Ok(true)
+    }
+
+    async fn set_aside(&self, page: Page) -> Result<Listing<SetAside>, StoreError> {
+        Ok(page_of(lock(&self.kept).aside.clone(), page))
+    }
+
+    async fn set_aside_as(&self, id: &str) -> Result<Vec<SetAside>, StoreError> {
+        let kept = lock(&self.kept);
+        let found = kept.aside.iter().filter(|it| it.id == id);
+        Ok(found.cloned().collect())
+    }
+
+    async fn take_up(&self, heard: &Heard) -> Result<bool, StoreError> {
+        let mut kept = lock(&self.kept);
+        let count = kept.aside.len();
+        let is_it = |it: &SetAside| it.source == heard.source && it.id == heard.id;
+        kept.aside.retain(|it| !is_it(it));
+        if kept.aside.len() == count {
+            return Ok(false);
         }
+        self.take_over(&mut kept, heard);
         Ok(true)
     }
 }

@@ -7,13 +7,14 @@ use crate::groups::Subject;
 use crate::identity::{ChannelId, Secret, ThingId};
 use crate::refusal::Refusal;
 
-use super::{Channel, DEFAULT_ACTIONS, NewThing, Status, Things};
+use super::{Channel, DEFAULT_ACTIONS, NewThing, Shown, Status, Things};
 
 #[async_trait]
 impl Inventory for Things {
     async fn thing(&self, asker: &Asker, id: ThingId) -> Result<KeyedThing, Refusal> {
-        let key = self.view(&asker.caller, id).await?.key;
-        Ok(KeyedThing { id, key })
+        let Shown { thing, key } = self.view(&asker.caller, id).await?;
+        let owner = thing.owner;
+        Ok(KeyedThing { id, owner, key })
     }
 
     async fn make_thing(&self, asker: &Asker, name: &str) -> Result<KeyedThing, Refusal> {
@@ -26,6 +27,7 @@ impl Inventory for Things {
         let made = made.expect("invariant: as many as were asked for");
         Ok(KeyedThing {
             id: made.thing.id,
+            owner: made.thing.owner,
             key: Some(made.key),
         })
     }

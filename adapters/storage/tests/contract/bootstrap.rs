@@ -336,3 +336,53 @@ pub(crate) async fn what_is_heard_changes_what_is_older(store: &dyn ConfigStore)
     assert!(store.config(thing(10)).await.expect("read").is_none());
     assert_eq!(read(store, 20).await.channels.len(), 2);
 }
+
+pub(crate) async fn what_was_set_aside_is_listed_and_taken_up_once(store: &dyn ConfigStore) {
+    add(store, &config(10, &[])).await;
+    let fields = vec![("a".into(), "b".into()), ("".into(), "\0\u{1b}é".into())];
+    let mut last = None;
+    for id in ["1-0", "2-0", "3-0"] {
+        let aside = Effect::SetAside {
+            reason: format!("reason of {id}"),
+            fields: fields.clone(),
+        };
+        assert!(hear(store, last, id, aside).await);
+        last = Some(id);
+    }
+    let ids = async |offset, limit| {
+        let listed = store.set_aside(Page { offset, limit }).await.expect("read");
+        let ids: Vec<String> = listed.items.into_iter().map(|it| it.id).collect();
+        (ids.join(" "), listed.total)
+    };
+    assert_eq!(ids(0, 10).await, ("1-0 2-0 3-0".to_owned(), 3));
+    assert_eq!(ids(1, 1).await, ("2-0".to_owned(), 3));
+    let found = store.set_aside_as("2-0").await.expect("read");
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&*found[0].source, &*found[0].reason),
+        ("things", "reason of 2-0")
+    );
+    assert_eq!(found[0].fields, fields);
+    assert!(store.set_aside_as("4-0").await.expect("read").is_empty());
+
+    let up = |source: &str, effect| Heard {
+        source: source.into(),
+        after: None,
+        id: "2-0".into(),
+        effect,
+    };
+    let remove = || Effect::RemoveConfig {
+        thing: thing(10),
+        at: Timestamp(10),
+    };
+    let elsewhere = store.take_up(&up("others", remove())).await;
+    assert!(!elsewhere.expect("asked"));
+    assert!(store.config(thing(10)).await.expect("read").is_some());
+    assert!(store.take_up(&up("things", remove())).await.expect("asked"));
+    assert!(store.config(thing(10)).await.expect("read").is_none());
+    let again = store.take_up(&up("things", Effect::Nothing)).await;
+    assert!(!again.expect("asked"));
+    assert_eq!(ids(0, 10).await, ("1-0 3-0".to_owned(), 2));
+    let heard = store.heard_last("things").await.expect("read");
+    assert_eq!(heard.as_deref(), Some("3-0"));
+}

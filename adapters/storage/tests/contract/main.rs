@@ -160,6 +160,7 @@ mod of_configurations {
             a_list_has_what_its_filter_says,
             an_entry_is_heard_once_and_in_turn,
             what_is_heard_changes_what_is_older,
+            what_was_set_aside_is_listed_and_taken_up_once,
         },
         memory: memory
     }
