@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 const DOMAIN: &str = "rollcall";
 
 /// The code says what kind of refusal it is, the details (`google.rpc`) which field is wrong, or the reason as one
-/// word. The cause is for the log.
+/// word, and what is taken. The cause is for the log.
 pub(crate) fn refusal(refusal: Refusal) -> Status {
     let message = refusal.to_string();
     let (code, reason) = match refusal {
@@ -24,7 +24,11 @@ pub(crate) fn refusal(refusal: Refusal) -> Status {
         Refusal::WrongCredentials => (Code::Unauthenticated, "WRONG_CREDENTIALS"),
         Refusal::Denied => (Code::PermissionDenied, "ACCESS_DENIED"),
         Refusal::NotFound(_) => (Code::NotFound, "NOT_FOUND"),
-        Refusal::Taken(_) => (Code::AlreadyExists, "TAKEN"),
+        Refusal::Taken(what) => {
+            let what = HashMap::from([("what".to_owned(), what.to_owned())]);
+            let details = ErrorDetails::with_error_info("TAKEN", DOMAIN, what);
+            return Status::with_error_details(Code::AlreadyExists, message, details);
+        }
         Refusal::Already(_) => (Code::FailedPrecondition, "ALREADY"),
         Refusal::Busy => (Code::ResourceExhausted, "BUSY"),
         Refusal::Unavailable { source, .. } => {
@@ -126,6 +130,14 @@ mod tests {
                 "the cause is for the log"
             );
         }
+    }
+
+    #[test]
+    fn what_is_taken_is_named() {
+        let status = refusal(Refusal::Taken("id"));
+        let info = status.get_details_error_info().expect("details");
+        assert_eq!(info.metadata["what"], "id");
+        assert_eq!(status.message(), "id is taken");
     }
 
     #[test]

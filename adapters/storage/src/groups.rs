@@ -63,7 +63,7 @@ impl<I: Tables> GroupStore<I> for Database {
                 " (id, owner, parent, path, name, description, metadata, enabled, created_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             );
-            insert
+            let added = insert
                 .query()
                 .bind(group.id.as_bytes().as_slice())
                 .bind(group.owner.as_bytes().as_slice())
@@ -75,8 +75,17 @@ impl<I: Tables> GroupStore<I> for Database {
                 .bind(flag(group.status == Status::Enabled))
                 .bind(group.created_at.0.cast_signed())
                 .execute(&mut *transaction)
-                .await
-                .map_err(taken("keep groups", "name"))?;
+                .await;
+            if let Err(error) = added {
+                // Of two unique values, which of them another has is asked only when one is taken.
+                drop(transaction);
+                let same = groups.iter().filter(|it| it.id == group.id).count();
+                let what = match same > 1 || self.group(group.id).await?.is_some() {
+                    true => "id",
+                    false => "name",
+                };
+                return Err(taken("keep groups", what)(error));
+            }
         }
         let entities: Vec<Entity<'_>> = groups.iter().map(Entity::from).collect();
         lists::add(&mut transaction, self.span, &entities)

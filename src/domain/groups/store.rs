@@ -20,13 +20,13 @@ pub trait GroupStore<I: GroupKey>: Send + Sync {
     /// All, or none.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] if one of the ids is there, or the owner has another group of that name.
+    /// [`StoreError::Taken`]: one's `id` is another's, or else the owner has another group of that `name`.
     async fn add_groups(&self, groups: &[Group<I>], events: Vec<Event>) -> Result<(), StoreError>;
 
     /// The group as it is then; `None` if it is not there.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] if the owner has another group of that name.
+    /// [`StoreError::Taken`]: the owner has another group of that `name`.
     async fn change_group(
         &self,
         id: I,

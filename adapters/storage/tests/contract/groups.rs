@@ -122,7 +122,7 @@ pub(crate) async fn an_owner_has_a_name_once<I: GroupKey>(store: &dyn Store<I>) 
     add(store, &[&a, &b, &group(2, "a", 3, None)]).await;
     let twice = [group(1, "c", 4, None), group(1, "a", 5, None)];
     let refused = store.add_groups(&twice, Vec::new()).await;
-    assert!(matches!(refused, Err(StoreError::Taken(_))));
+    assert!(matches!(refused, Err(StoreError::Taken("name"))));
     assert_eq!(store.group(twice[0].id).await.expect("read"), None);
 
     let tell = |group: &Group<I>| told("change", group.id);
@@ -131,10 +131,34 @@ pub(crate) async fn an_owner_has_a_name_once<I: GroupKey>(store: &dyn Store<I>) 
         ..Details::default()
     };
     let refused = store.change_group(b.id, &named("a"), by(1, 9), &tell).await;
-    assert!(matches!(refused, Err(StoreError::Taken(_))));
+    assert!(matches!(refused, Err(StoreError::Taken("name"))));
     assert_eq!(store.group(b.id).await.expect("read"), Some(b.clone()));
     let kept = store.change_group(b.id, &named("b"), by(1, 9), &tell).await;
     assert!(kept.expect("its own name").is_some());
+}
+
+pub(crate) async fn an_id_is_one_groups<I: GroupKey>(store: &dyn Store<I>) {
+    let one = group(1, "a", 1, None);
+    add(store, &[&one]).await;
+    let with_id = |id, name: &str| Group {
+        id,
+        ..group(2, name, 4, None)
+    };
+    let new = group(1, "new", 5, None);
+    for taken in [
+        // Whatever its name is.
+        vec![new.clone(), with_id(one.id, "b")],
+        vec![with_id(one.id, "a")],
+        vec![one.clone()],
+        // Twice at one time.
+        vec![new.clone(), with_id(new.id, "b")],
+        vec![new.clone(), new.clone()],
+    ] {
+        let refused = store.add_groups(&taken, Vec::new()).await;
+        assert!(matches!(refused, Err(StoreError::Taken("id"))), "{taken:?}");
+        assert_eq!(store.group(new.id).await.expect("read"), None);
+    }
+    assert_eq!(store.group(one.id).await.expect("read"), Some(one));
 }
 
 pub(crate) async fn a_change_is_of_what_it_names<I: GroupKey>(store: &dyn Store<I>) {

@@ -84,6 +84,7 @@ mod of_groups {
         groups::{
             a_group_comes_back_as_it_was_kept,
             an_owner_has_a_name_once,
+            an_id_is_one_groups,
             a_change_is_of_what_it_names,
             a_status_is_set_once,
             a_list_has_what_its_filter_says,
