@@ -486,6 +486,16 @@ mod tests {
                 "5 parsecs",
                 "connect_timeout",
             ),
+            (
+                "ROLLCALL_HTTP__TRUSTED_PROXIES",
+                "0.0.0.0/0",
+                "http.trusted_proxies",
+            ),
+            (
+                "ROLLCALL_GRPC__TRUSTED_PROXIES",
+                "10.0.0.1,proxy",
+                "grpc.trusted_proxies",
+            ),
             ("ROLLCALL_JOURNAL__DURABILITY", "paper", "durability"),
             ("ROLLCALL_MQTT__DURABILITY", "paper", "durability"),
             (

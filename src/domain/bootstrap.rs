@@ -28,7 +28,7 @@ use crate::vault::Vault;
 
 pub use aside::{MAX_SET_ASIDE, SetAside};
 pub use cipher::DeviceCipher;
-pub use device::{Guesses, Provision, network};
+pub use device::{Guesses, Provision};
 pub use events::PrivateKeys;
 pub use model::{
     Asker, Certificates, Change, ChannelCopy, Config, ConfigStore, Effect, Filter, Heard,

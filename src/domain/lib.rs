@@ -15,6 +15,7 @@ pub mod identity;
 pub mod listing;
 pub mod memory;
 pub mod metadata;
+pub mod origin;
 pub mod policies;
 pub mod ports;
 pub mod presence;

@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rollcall_domain::identity::Secret;
+use rollcall_grpc::bootstrap_api::FetchRequest;
+use rollcall_grpc::bootstrap_api::bootstrap_client::BootstrapClient;
 use rollcall_grpc::client::Client;
 use rollcall_grpc::things_api::LendThingKeyRequest;
 use serde_json::{Value, json};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request};
 
 use crate::client::Hello;
 use crate::redis_server::RedisServer;
@@ -303,10 +307,76 @@ fn rest_does_what_clients_of_the_platform_expect() {
 fn who_guesses_external_keys_is_not_heard() {
     let world = World::with(&[("ROLLCALL_BOOTSTRAP__FAILED_FETCHES", "2")]);
     configured(&world, "ff-01");
-    for _ in 0..2 {
-        assert_eq!(fetch(&world, "ff-01", "a guess").status, 403);
+    // Who is no proxy that is named asks for himself, whatever he says.
+    for of in ["203.0.113.7", "203.0.113.8"] {
+        assert_eq!(fetch_for(&world, of, "a guess"), 403);
     }
+    assert_eq!(fetch_for(&world, "203.0.113.9", KEY), 429);
     assert_eq!(fetch(&world, "ff-01", KEY).status, 429);
+}
+
+/// Asks as a proxy does for a client. Returns the status.
+fn fetch_for(world: &World, of: &str, key: &str) -> u16 {
+    let (thing_key, of) = (
+        format!("Authorization: Thing {key}"),
+        format!("X-Forwarded-For: {of}"),
+    );
+    let what = "GET /things/bootstrap/ff-01";
+    let address = world.listener("http.bootstrap");
+    send(address, what, &[&thing_key, &of], b"").status
+}
+
+/// The same over gRPC.
+fn call_for(world: &World, of: &str, key: &str) -> Code {
+    let call = async {
+        let server = format!("http://{}", world.grpc());
+        let server = Endpoint::from_shared(server).expect("an address");
+        let mut client = BootstrapClient::new(server.connect_lazy());
+        let mut request = Request::new(FetchRequest {
+            external_id: "ff-01".to_owned(),
+            external_key: key.to_owned(),
+        });
+        let of = of.parse().expect("text");
+        request.metadata_mut().insert("x-forwarded-for", of);
+        let fetched = client.fetch(request).await;
+        fetched.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(call)
+}
+
+#[test]
+fn behind_a_proxy_that_is_trusted_each_client_guesses_for_himself() {
+    let world = World::with(&[
+        ("ROLLCALL_BOOTSTRAP__FAILED_FETCHES", "2"),
+        ("ROLLCALL_HTTP__TRUSTED_PROXIES", "10.9.0.0/16,127.0.0.1"),
+        ("ROLLCALL_GRPC__TRUSTED_PROXIES", "127.0.0.1"),
+    ]);
+    configured(&world, "ff-01");
+    // By another proxy, and with what the client has made up before it.
+    for of in ["203.0.113.7, 10.9.1.1", "1.1.1.1, 203.0.113.7"] {
+        assert_eq!(fetch_for(&world, of, "a guess"), 403);
+    }
+    for of in [
+        "203.0.113.7",
+        "203.0.113.8, 203.0.113.7",
+        "a, 203.0.113.7:80",
+    ] {
+        assert_eq!(fetch_for(&world, of, KEY), 429, "{of}");
+    }
+    assert_eq!(
+        call_for(&world, "203.0.113.7", KEY),
+        Code::ResourceExhausted
+    );
+    assert_eq!(fetch_for(&world, "203.0.113.8", KEY), 200);
+    assert_eq!(fetch(&world, "ff-01", KEY).status, 200);
+    for _ in 0..2 {
+        let code = call_for(&world, "1.1.1.1, 2001:db8::7", "a guess");
+        assert_eq!(code, Code::PermissionDenied);
+    }
+    let same_network = call_for(&world, "2001:db8::8", KEY);
+    assert_eq!(same_network, Code::ResourceExhausted);
+    assert_eq!(call_for(&world, "203.0.113.9", KEY), Code::Ok);
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use rollcall_domain::bootstrap::{
     Asker, Bootstrap, Certificates, ChannelCopy, Config, Filter, NewConfig, Provision, State,
-    network,
 };
 use rollcall_domain::caller::Identities;
 use rollcall_domain::event;
 use rollcall_domain::identity::Secret;
 use rollcall_domain::listing::Page;
+use rollcall_domain::origin::{Proxies, network};
 use tonic::{Request, Response, Status};
 
 use crate::bootstrap_api as api;
@@ -22,14 +22,37 @@ use crate::status::{parse, parse_all, refusal};
 pub(crate) struct Service {
     bootstrap: Arc<Bootstrap>,
     identities: Arc<dyn Identities>,
+    proxies: Proxies,
 }
 
 impl Service {
-    pub(crate) const fn new(bootstrap: Arc<Bootstrap>, identities: Arc<dyn Identities>) -> Self {
+    pub(crate) const fn new(
+        bootstrap: Arc<Bootstrap>,
+        identities: Arc<dyn Identities>,
+        proxies: Proxies,
+    ) -> Self {
         Self {
             bootstrap,
             identities,
+            proxies,
         }
+    }
+
+    /// Where a device asks from, as far as guessing keys goes.
+    fn origin<T>(&self, request: &Request<T>) -> String {
+        let Some(peer) = request.remote_addr() else {
+            return String::new();
+        };
+        let lines = |name| {
+            let lines = request.metadata().get_all(name).into_iter();
+            // What is no text says nothing.
+            lines.map(|line| line.to_str().unwrap_or_default())
+        };
+        let forwarded_for = lines("x-forwarded-for");
+        network(
+            self.proxies
+                .origin(peer.ip(), lines("forwarded"), forwarded_for),
+        )
     }
 
     async fn asker<T>(&self, request: &Request<T>) -> Result<Asker, Status> {
@@ -167,7 +190,7 @@ impl api::bootstrap_server::Bootstrap for Service {
         &self,
         request: Request<api::FetchRequest>,
     ) -> Result<Response<api::Provision>, Status> {
-        let from = peer(&request);
+        let from = self.origin(&request);
         let asked = request.into_inner();
         let (id, key) = (asked.external_id, Secret::new(asked.external_key));
         let fetched = self.bootstrap.fetch(&from, &id, &key).await;
@@ -178,19 +201,13 @@ impl api::bootstrap_server::Bootstrap for Service {
         &self,
         request: Request<api::FetchRequest>,
     ) -> Result<Response<api::FetchSecureResponse>, Status> {
-        let from = peer(&request);
+        let from = self.origin(&request);
         let asked = request.into_inner();
         let (id, key) = (asked.external_id, Secret::new(asked.external_key));
         let fetched = self.bootstrap.fetch_secure(&from, &id, &key).await;
         let sealed = fetched.map_err(refusal)?;
         Ok(Response::new(api::FetchSecureResponse { sealed }))
     }
-}
-
-/// Where a device asks from, as far as guessing keys goes.
-fn peer<T>(request: &Request<T>) -> String {
-    let address = request.remote_addr();
-    address.map_or_else(String::new, |address| network(address.ip()))
 }
 
 fn state(number: i32) -> Result<State, Status> {

@@ -28,6 +28,7 @@ use rollcall_domain::attendance::Overview;
 use rollcall_domain::bootstrap::Bootstrap;
 use rollcall_domain::caller::Identities;
 use rollcall_domain::groups::Groups;
+use rollcall_domain::origin::Proxies;
 use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
 use rollcall_domain::things::Things;
@@ -101,6 +102,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// The largest message of a call.
     pub max_request_size: ByteSize,
+    /// Whose word is taken on whom they call for.
+    pub trusted_proxies: Proxies,
     pub tls: Edge,
     /// How servers elsewhere are asked.
     pub client: ClientTls,
@@ -240,7 +243,8 @@ pub async fn serve(
         served.add(policies.max_decoding_message_size(most)).await;
     }
     if let Some(bootstrap) = services.bootstrap {
-        let service = bootstrap::Service::new(bootstrap, Arc::clone(&services.identities));
+        let (identities, proxies) = (Arc::clone(&services.identities), &config.trusted_proxies);
+        let service = bootstrap::Service::new(bootstrap, identities, proxies.clone());
         let aside = bootstrap_api::set_aside_server::SetAsideServer::new(service.clone());
         served.add(aside.max_decoding_message_size(most)).await;
         let bootstrap = bootstrap_api::bootstrap_server::BootstrapServer::new(service);

@@ -7,14 +7,13 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, patch_with, post_with, put_with};
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described};
-use axum::extract::{Extension, FromRequestParts, State as Shared};
+use axum::extract::{FromRequestParts, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Json, Router};
 use rollcall_domain::bootstrap::{
     Asker, Bootstrap, Certificates, ChannelCopy, Config, Filter, NewConfig, Provision, State,
-    network,
 };
 use rollcall_domain::caller::Identities;
 use rollcall_domain::identity::{Secret, ThingId};
@@ -24,13 +23,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::connections::Peer;
 use crate::openapi::{About, finish, is};
 use crate::problem::{Problem, described};
 use crate::query::{Query, word};
 use crate::reply::{Done, Reply};
 use crate::request::{
-    Bearer, Body, HasIdentities, Id, Ids, ThingKey, Token, given, or_default, parse_all,
+    Bearer, Body, HasIdentities, Id, Ids, Origin, ThingKey, Token, given, or_default, parse_all,
     unless_empty,
 };
 
@@ -469,22 +467,21 @@ async fn change_state(
 
 async fn fetch(
     Shared(service): Shared<Service>,
-    Extension(peer): Extension<Peer>,
+    Origin(from): Origin,
     Ids([external_id]): Ids<1>,
     ExternalKey(key): ExternalKey,
 ) -> Reply<Json<ProvisionView>> {
-    let from = network(peer.0);
     let fetched = service.bootstrap.fetch(&from, &external_id, &key).await?;
     Ok(Json(ProvisionView::new(fetched)))
 }
 
 async fn fetch_secure(
     Shared(service): Shared<Service>,
-    Extension(peer): Extension<Peer>,
+    Origin(from): Origin,
     Ids([external_id]): Ids<1>,
     ExternalKey(key): ExternalKey,
 ) -> Reply<Vec<u8>> {
-    let (bootstrap, from) = (service.bootstrap, network(peer.0));
+    let bootstrap = service.bootstrap;
     let sealed = bootstrap.fetch_secure(&from, &external_id, &key).await?;
     Ok(sealed)
 }

@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use rollcall_domain::origin::Proxies;
 use rollcall_tls::server::Certificates;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,9 +23,12 @@ use crate::Config;
 /// How long to leave a listener alone that cannot accept (no more files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end, in the extensions of each request.
-#[derive(Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+/// Who is at the other end, and who may ask for others, in the extensions of each request.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    pub(crate) proxies: Arc<Proxies>,
+}
 
 /// Serves until `stop` is true, and then what has been asked for.
 pub(crate) async fn serve(
@@ -56,6 +60,7 @@ pub(crate) async fn serve(
     let (turned_away, timed_out) = (counter!(turned_away), counter!(timed_out));
     let refused = counter!(refused);
     let open = gauge!("rollcall_http_connections");
+    let proxies = Arc::new(config.trusted_proxies.clone());
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let mut conversations = JoinSet::new();
     loop {
@@ -64,8 +69,8 @@ pub(crate) async fn serve(
             Some(_) = conversations.join_next(), if !conversations.is_empty() => continue,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (stream, peer) = match accepted {
-            Ok((stream, peer)) => (stream, Peer(peer.ip())),
+        let (stream, address) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -77,7 +82,8 @@ pub(crate) async fn serve(
             continue;
         };
         let (open, router, stop) = (open.clone(), router.clone(), stop.clone());
-        let router = router.layer(Extension(peer));
+        let proxies = Arc::clone(&proxies);
+        let router = router.layer(Extension(Peer { address, proxies }));
         let (config, timed_out) = (config.clone(), timed_out.clone());
         let (certificates, refused) = (certificates.clone(), refused.clone());
         open.increment(1.0);

@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use bytesize::ByteSize;
 use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use rollcall_domain::origin::Proxies;
 use rollcall_tls::server::Certificates;
 use rollcall_tls::{CertificateError, Edge};
 use serde::{Deserialize, Deserializer};
@@ -66,6 +67,8 @@ pub struct Config {
     /// How long a connection may last, whatever it does.
     #[serde(with = "humantime_serde")]
     pub max_connection_age: Duration,
+    /// Whose word is taken on whom they ask for.
+    pub trusted_proxies: Proxies,
     pub tls: Edge,
 }
 

@@ -1,5 +1,6 @@
 //! What requests have: who asks, of what, and what they send. `query.rs` has what comes behind the question mark.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,14 +14,16 @@ use axum::extract::{
     FromRequest, FromRequestParts, OptionalFromRequestParts, RawPathParams, Request,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use rollcall_domain::caller::{Caller, Identities};
 use rollcall_domain::identity::Secret;
+use rollcall_domain::origin::network;
 use rollcall_domain::refusal::Refusal;
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
+use crate::connections::Peer;
 use crate::openapi;
 use crate::problem::{Problem, described};
 
@@ -133,6 +136,29 @@ fn credential<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     value.strip_prefix(scheme)
 }
+
+/// Where a request comes from, as far as guessing goes.
+pub(crate) struct Origin(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let Some(Peer { address, proxies }) = parts.extensions.get() else {
+            return Ok(Self(String::new()));
+        };
+        let lines = |name| {
+            let lines = parts.headers.get_all(name).into_iter();
+            // What is no text says nothing.
+            lines.map(|line| line.to_str().unwrap_or_default())
+        };
+        let forwarded_for = lines(HeaderName::from_static("x-forwarded-for"));
+        let origin = proxies.origin(*address, lines(header::FORWARDED), forwarded_for);
+        Ok(Self(network(origin)))
+    }
+}
+
+impl OperationInput for Origin {}
 
 /// The id in a path with one.
 pub(crate) struct Id<T>(pub(crate) T);

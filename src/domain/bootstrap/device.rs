@@ -1,7 +1,6 @@
 //! The device's side: who shows the external key gets everything.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -167,18 +166,6 @@ impl Bootstrap {
 
     fn open(&self, kept: KeptConfig) -> Result<Config, Refusal> {
         self.safe.open_config(kept)
-    }
-}
-
-/// Where somebody is, as far as guessing goes: an address; of IPv6, a network of 64 bits.
-#[must_use]
-pub fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
     }
 }
 
