@@ -60,7 +60,7 @@ async fn serve(role: Role, demo: bool, config: &Config, output: Output) -> anyho
     let mut config = config.clone();
     role.leave_out_others(&mut config);
     config::check_role(&config, role)?;
-    fit_into_files(&mut config);
+    fit_into_files(&mut config, role);
     let config = &config;
     let secrets = Secrets::open(&config.data)?;
     let mut server = tokio::select! {
@@ -137,9 +137,9 @@ fn announce(server: &Server, config: &Config, output: Output) -> std::io::Result
     output.say(&json!({ "ready": ready }), &line)
 }
 
-/// Allows this process as many open files as it may have, and no more connections than leave some for
+/// Allows this process as many open files as it may have, and a front in it no more connections than leave some for
 /// databases, Redis and those who look after it.
-fn fit_into_files(config: &mut Config) {
+fn fit_into_files(config: &mut Config, role: Role) {
     const DATABASES_AND_REDIS: usize = 64;
     let http = &config.http;
     let services = [http.users, http.things, http.bootstrap];
@@ -150,6 +150,9 @@ fn fit_into_files(config: &mut Config) {
         Ok(limit) => limit,
         Err(error) => return tracing::warn!(%error, "cannot find how many files may be open"),
     };
+    if !role.has(Role::Mqtt) {
+        return;
+    }
     let room = usize::try_from(limit - others.min(limit / 2)).unwrap_or(usize::MAX);
     if room < config.mqtt.max_connections {
         tracing::warn!(

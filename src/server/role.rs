@@ -55,9 +55,6 @@ impl Role {
                 *address = None;
             }
         }
-        if !self.has(Self::Mqtt) {
-            config.mqtt.max_connections = 1;
-        }
     }
 
     const fn file(self) -> &'static str {

@@ -47,6 +47,17 @@ fn a_part_that_is_not_told_whom_to_ask_does_not_start() {
     }
 }
 
+#[test]
+fn a_part_without_a_front_needs_no_files_for_its_clients() {
+    let mut users = World::alone("users", &[]);
+    // The edges fit, the connections of mqtt would not.
+    users.limit_files(600);
+    users.crash_and_restart();
+    assert_eq!(users.http("/livez").0, 200);
+    let log = users.log_text();
+    assert!(!log.contains("max_connections"), "{log}");
+}
+
 /// Four processes, each with a folder of its own, and a Redis between them.
 struct Parts {
     users: World,
