@@ -53,6 +53,8 @@ impl Rest {
         let about = About {
             service: self.role.name(),
             instance: config.instance.clone(),
+            commit: env!("COMMIT_OF_BUILD"),
+            build_time: env!("TIME_OF_BUILD"),
             metrics,
         };
         let site = match self.role {

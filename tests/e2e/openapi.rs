@@ -1,5 +1,7 @@
 //! REST as it describes itself: complete, and true whatever is sent.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::rest::{Answer, send};
@@ -223,6 +225,55 @@ fn every_operation_of_the_platform_is_there() {
             );
         }
     }
+}
+
+/// What each operation says that it may answer. No more than that: a client has to deal with it.
+#[test]
+fn an_operation_says_what_it_may_answer_and_no_more() {
+    let world = World::start();
+    let mut told = String::new();
+    for service in ["users", "things", "bootstrap"] {
+        for operation in operations(world.listener(&format!("http.{service}"))) {
+            let Operation { method, path, .. } = &operation;
+            let mut statuses = operation.statuses.clone();
+            statuses.sort_unstable();
+            told.push_str(&format!(
+                "{service} {method} {path}: {}\n",
+                statuses.join(" ")
+            ));
+        }
+    }
+    assert_eq!(told, include_str!("../golden/openapi.txt"));
+}
+
+#[test]
+fn health_tells_which_commit_it_is_of() {
+    let world = World::start();
+    let (commit, time) = (env!("COMMIT_OF_BUILD"), env!("TIME_OF_BUILD"));
+    for service in ["users", "things", "bootstrap"] {
+        let address = world.listener(&format!("http.{service}"));
+        let health = send(address, "GET /health", &[], b"").json();
+        assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            (&health["commit"], &health["build_time"]),
+            (&commit.into(), &time.into())
+        );
+    }
+    let git = |words: &[&str]| {
+        let mut git = Command::new("git");
+        git.current_dir(env!("CARGO_MANIFEST_DIR")).env("TZ", "UTC");
+        let output = git.args(words).output().ok()?;
+        let told = String::from_utf8(output.stdout).expect("text");
+        output.status.success().then(|| told.trim().to_owned())
+    };
+    if git(&["rev-parse", "--show-prefix"]) != Some(String::new()) {
+        // No repository is here, or only another one around it.
+        assert_eq!((commit, time), ("", ""));
+        return;
+    }
+    let format = "--date=format-local:%Y-%m-%dT%H:%M:%SZ";
+    let show = ["show", "-s", "--format=%H %cd", format, commit];
+    assert_eq!(git(&show), Some(format!("{commit} {time}")));
 }
 
 /// The path with its parameters as `{}`.

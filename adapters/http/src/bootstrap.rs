@@ -50,45 +50,67 @@ pub(crate) fn router(service: Service) -> Router {
     let router = ApiRouter::new()
         .api_route(
             "/things/configs",
-            post_with(add, is("addConfig", "makes a configuration"))
-                .get_with(list, is("listConfigs", "lists configurations")),
+            post_with(add, is("addConfig", "makes a configuration", [404, 409]))
+                .get_with(list, is("listConfigs", "lists configurations", [])),
         )
         .api_route(
             "/things/configs/{id}",
-            get_with(view, is("viewConfig", "shows a configuration"))
-                .put_with(update, is("updateConfig", "sets name and content"))
-                .delete_with(remove, is("removeConfig", "removes a configuration")),
+            get_with(view, is("viewConfig", "shows a configuration", [404]))
+                .put_with(
+                    update,
+                    is("updateConfig", "sets name and content", [404, 429]),
+                )
+                .delete_with(remove, is("removeConfig", "removes a configuration", [429])),
         )
         .api_route(
             "/things/configs/certs/{id}",
             patch_with(
                 update_certificates,
-                is("updateConfigCerts", "sets certificates and private key"),
+                is(
+                    "updateConfigCerts",
+                    "sets certificates and private key",
+                    [404, 429],
+                ),
             ),
         )
         .api_route(
             "/things/configs/connections/{id}",
             put_with(
                 update_connections,
-                is("updateConfigConnections", "sets the channels"),
+                is(
+                    "updateConfigConnections",
+                    "sets the channels",
+                    [403, 404, 429],
+                ),
             ),
         )
         .api_route(
             "/things/state/{id}",
             put_with(
                 change_state,
-                is("changeState", "connects a thing to its channels, or not"),
+                is(
+                    "changeState",
+                    "connects a thing to its channels, or not",
+                    [403, 404, 429],
+                ),
             ),
         )
         .api_route(
             "/things/bootstrap/{external_id}",
-            get_with(fetch, is("bootstrap", "gives a device what it needs")),
+            get_with(
+                fetch,
+                is("bootstrap", "gives a device what it needs", [403, 404, 429]),
+            ),
         )
         .api_route(
             "/things/bootstrap/secure/{external_id}",
             get_with(
                 fetch_secure,
-                is("bootstrapSecure", "gives a device what it needs, encrypted"),
+                is(
+                    "bootstrapSecure",
+                    "gives a device what it needs, encrypted",
+                    [403, 404, 429],
+                ),
             ),
         )
         .with_state(service);
@@ -143,7 +165,7 @@ impl OperationInput for ExternalKey {
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<u16>, Described)> {
-        vec![described(context, operation, StatusCode::UNAUTHORIZED)]
+        vec![described(context, operation, 401)]
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use aide::axum::ApiRouter;
-use aide::generate::GenContext;
+use aide::generate::{GenContext, in_context};
 use aide::openapi::{
     Header, HeaderStyle, OpenApi, Operation, Parameter, ParameterData, ParameterSchemaOrContent,
-    PathStyle, ReferenceOr, Response, SchemaObject, SecurityScheme,
+    PathStyle, ReferenceOr, Response, SchemaObject, SecurityScheme, StatusCode,
 };
 use aide::operation::add_parameters;
 use aide::transform::TransformOperation;
@@ -17,7 +17,7 @@ use axum::routing::get;
 use indexmap::IndexMap;
 use serde_json::json;
 
-use crate::Metrics;
+use crate::{Metrics, problem};
 
 /// Names of security schemes.
 pub(crate) const BEARER: &str = "token";
@@ -30,6 +30,9 @@ pub struct About {
     pub service: &'static str,
     /// The name of this instance.
     pub instance: String,
+    /// The commit it was built from, and when that was made; empty if it was built elsewhere than in its repository.
+    pub commit: &'static str,
+    pub build_time: &'static str,
     pub metrics: Metrics,
 }
 
@@ -38,6 +41,8 @@ pub(crate) fn finish(about: About, service: ApiRouter) -> Router {
     let About {
         service: name,
         instance,
+        commit,
+        build_time,
         metrics,
     } = about;
     let mut document = OpenApi::default();
@@ -69,9 +74,9 @@ pub(crate) fn finish(about: About, service: ApiRouter) -> Router {
     let health = json!({
         "status": "pass",
         "version": env!("CARGO_PKG_VERSION"),
-        "commit": "",
+        "commit": commit,
         "description": format!("{name} service"),
-        "build_time": "",
+        "build_time": build_time,
         "instance_id": instance,
     });
     let health: Arc<str> = health.to_string().into();
@@ -91,12 +96,28 @@ fn said(kind: &'static str, text: &str) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, kind)], text.to_owned())
 }
 
-/// The name of an operation, one word in the document, and what it does.
-pub(crate) fn is(
+/// The name of an operation, one word in the document, what it does, and how that may be refused; how a request may be
+/// that cannot be read, and what all may answer, it knows of its parts.
+pub(crate) fn is<const N: usize>(
     id: &'static str,
     summary: &'static str,
+    refusals: [u16; N],
 ) -> impl for<'t> FnOnce(TransformOperation<'t>) -> TransformOperation<'t> {
-    move |operation| operation.id(id).summary(summary)
+    move |operation| {
+        let mut operation = operation.id(id).summary(summary);
+        let described = in_context(|context| {
+            let operation = operation.inner_mut();
+            refusals.map(|status| problem::described(context, operation, status))
+        });
+        let responses = operation.inner_mut().responses.get_or_insert_default();
+        for (status, response) in described {
+            let status = StatusCode::Code(status.unwrap_or_default());
+            responses
+                .responses
+                .insert(status, ReferenceOr::Item(response));
+        }
+        operation
+    }
 }
 
 pub(crate) fn require(operation: &mut Operation, scheme: &str) {

@@ -137,34 +137,27 @@ impl Problem {
 pub(crate) fn described(
     context: &mut GenContext,
     operation: &mut Operation,
-    status: StatusCode,
+    status: u16,
 ) -> (Option<u16>, Described) {
     let mut described =
         Json::<Body>::operation_response(context, operation).expect("invariant: JSON is described");
-    described.description = status.canonical_reason().unwrap_or_default().to_owned();
-    (Some(status.as_u16()), described)
+    let reason = StatusCode::from_u16(status).ok();
+    let reason = reason.and_then(|status| status.canonical_reason());
+    described.description = reason.unwrap_or_default().to_owned();
+    (Some(status), described)
 }
 
 impl OperationOutput for Problem {
     type Inner = Self;
 
-    /// What an operation may answer that was understood; requests that are not are described where they are read.
+    /// What any operation may answer; how one may refuse more is said of it.
     fn inferred_responses(
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<u16>, Described)> {
-        [
-            StatusCode::BAD_REQUEST,
-            StatusCode::UNAUTHORIZED,
-            StatusCode::FORBIDDEN,
-            StatusCode::NOT_FOUND,
-            StatusCode::REQUEST_TIMEOUT,
-            StatusCode::CONFLICT,
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::SERVICE_UNAVAILABLE,
-        ]
-        .map(|status| described(context, operation, status))
-        .into()
+        [408, 503]
+            .map(|status| described(context, operation, status))
+            .into()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use aide::OperationInput;
 use aide::generate::GenContext;
-use aide::openapi::Operation;
+use aide::openapi::{Operation, Response as Described};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
-use crate::problem::Problem;
+use crate::problem::{Problem, described};
 
 /// The fields of a query; those that are none of `T`'s do not matter.
 pub(crate) struct Query<T>(pub(crate) T);
@@ -37,6 +37,13 @@ impl<T: JsonSchema> OperationInput for Query<T> {
         let schema = context.schema.subschema_for::<T>();
         let parameters = parameters_from_schema(context, schema, ParamLocation::Query);
         add_parameters(context, operation, parameters);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, 400)]
     }
 }
 

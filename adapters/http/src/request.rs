@@ -14,7 +14,7 @@ use axum::extract::{
     FromRequest, FromRequestParts, OptionalFromRequestParts, RawPathParams, Request,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use rollcall_domain::caller::{Caller, Identities};
 use rollcall_domain::identity::Secret;
 use rollcall_domain::origin::network;
@@ -109,7 +109,7 @@ impl OperationInput for Token {
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<u16>, Described)> {
-        vec![described(context, operation, StatusCode::UNAUTHORIZED)]
+        vec![described(context, operation, 401)]
     }
 }
 
@@ -129,6 +129,13 @@ impl<S: Send + Sync> FromRequestParts<S> for ThingKey {
 impl OperationInput for ThingKey {
     fn operation_input(_: &mut GenContext, operation: &mut Operation) {
         openapi::require(operation, openapi::THING_KEY);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, 400)]
     }
 }
 
@@ -176,6 +183,13 @@ impl<T> OperationInput for Id<T> {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         Ids::<1>::operation_input(context, operation);
     }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, 400)]
+    }
 }
 
 /// The ids in a path with several, to be parsed.
@@ -197,12 +211,26 @@ impl OperationInput for Ids<1> {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         openapi::path_parameters(context, operation, &["id"]);
     }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, 400)]
+    }
 }
 
 /// Their names are those of policies, of which alone there are several in a path.
 impl OperationInput for Ids<2> {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         openapi::path_parameters(context, operation, &["subject", "object"]);
+    }
+
+    fn inferred_early_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        vec![described(context, operation, 400)]
     }
 }
 
@@ -225,8 +253,7 @@ impl OperationInput for SaysJson {
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<u16>, Described)> {
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        vec![described(context, operation, status)]
+        vec![described(context, operation, 415)]
     }
 }
 
@@ -263,12 +290,9 @@ impl<T: JsonSchema> OperationInput for Body<T> {
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<u16>, Described)> {
-        [
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ]
-        .map(|status| described(context, operation, status))
-        .into()
+        [400, 413, 415]
+            .map(|status| described(context, operation, status))
+            .into()
     }
 }
 

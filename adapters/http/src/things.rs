@@ -48,48 +48,72 @@ pub(crate) fn router(service: Service) -> Router {
     let router = ApiRouter::new()
         .api_route(
             "/things",
-            post_with(create, is("createThing", "makes a thing"))
-                .get_with(list, is("listThings", "lists things, without keys")),
+            post_with(create, is("createThing", "makes a thing", [403, 409]))
+                .get_with(list, is("listThings", "lists things, without keys", [])),
         )
         .api_route(
             "/things/bulk",
-            post_with(create_many, is("createThings", "makes things, all or none")),
+            post_with(
+                create_many,
+                is("createThings", "makes things, all or none", [403, 409]),
+            ),
         )
         .api_route(
             "/things/{id}",
-            get_with(view, is("viewThing", "shows a thing, with its key"))
-                .patch_with(update, is("updateThing", "changes name and metadata")),
+            get_with(view, is("viewThing", "shows a thing, with its key", [404])).patch_with(
+                update,
+                is("updateThing", "changes name and metadata", [403, 404]),
+            ),
         )
         .api_route(
             "/things/{id}/tags",
-            patch_with(update_tags, is("updateThingTags", "changes tags")),
+            patch_with(
+                update_tags,
+                is("updateThingTags", "changes tags", [403, 404]),
+            ),
         )
         .api_route(
             "/things/{id}/secret",
-            patch_with(update_secret, is("updateThingSecret", "changes a key")),
+            patch_with(
+                update_secret,
+                is("updateThingSecret", "changes a key", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/things/{id}/owner",
-            patch_with(update_owner, is("updateThingOwner", "gives a thing away")),
+            patch_with(
+                update_owner,
+                is("updateThingOwner", "gives a thing away", [403, 404]),
+            ),
         )
         .api_route(
             "/things/{id}/enable",
-            post_with(enable, is("enableThing", "lets a thing in again")),
+            post_with(
+                enable,
+                is("enableThing", "lets a thing in again", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/things/{id}/disable",
-            post_with(disable, is("disableThing", "shuts a thing out")),
+            post_with(
+                disable,
+                is("disableThing", "shuts a thing out", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/channels/{id}/things",
             get_with(
                 list_by_channel,
-                is("listThingsByChannel", "lists the things of a channel"),
+                is(
+                    "listThingsByChannel",
+                    "lists the things of a channel",
+                    [404],
+                ),
             ),
         )
         .api_route(
             "/identify",
-            post_with(identify, is("identify", "who holds this key?")),
+            post_with(identify, is("identify", "who holds this key?", [404])),
         )
         .merge(channels::routes())
         .merge(policies::routes())

@@ -24,51 +24,76 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/channels",
-            post_with(create, is("createChannel", "makes a channel"))
-                .get_with(list, is("listChannels", "lists channels")),
+            post_with(
+                create,
+                is("createChannel", "makes a channel", [403, 404, 409]),
+            )
+            .get_with(list, is("listChannels", "lists channels", [])),
         )
         .api_route(
             "/channels/bulk",
             post_with(
                 create_many,
-                is("createChannels", "makes channels, all or none"),
+                is(
+                    "createChannels",
+                    "makes channels, all or none",
+                    [403, 404, 409],
+                ),
             ),
         )
         .api_route(
             "/channels/{id}",
-            get_with(view, is("viewChannel", "shows a channel")).put_with(
+            get_with(view, is("viewChannel", "shows a channel", [404])).put_with(
                 update,
-                is("updateChannel", "changes name, description, metadata"),
+                is(
+                    "updateChannel",
+                    "changes name, description, metadata",
+                    [404, 409],
+                ),
             ),
         )
         .api_route(
             "/channels/{id}/children",
             get_with(
                 children,
-                is("listChannelChildren", "lists what is below a channel"),
+                is(
+                    "listChannelChildren",
+                    "lists what is below a channel",
+                    [404],
+                ),
             ),
         )
         .api_route(
             "/channels/{id}/parents",
             get_with(
                 parents,
-                is("listChannelParents", "lists what is above a channel"),
+                is("listChannelParents", "lists what is above a channel", [404]),
             ),
         )
         .api_route(
             "/things/{id}/channels",
             get_with(
                 list_by_thing,
-                is("listChannelsByThing", "lists the channels of a thing"),
+                is(
+                    "listChannelsByThing",
+                    "lists the channels of a thing",
+                    [404],
+                ),
             ),
         )
         .api_route(
             "/channels/{id}/enable",
-            post_with(enable, is("enableChannel", "opens a channel again")),
+            post_with(
+                enable,
+                is("enableChannel", "opens a channel again", [404, 409]),
+            ),
         )
         .api_route(
             "/channels/{id}/disable",
-            post_with(disable, is("disableChannel", "closes a channel")),
+            post_with(
+                disable,
+                is("disableChannel", "closes a channel", [404, 409]),
+            ),
         )
 }
 

@@ -25,36 +25,46 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/policies",
-            post_with(add, is("addPolicy", "connects a thing to a channel"))
-                .put_with(
-                    update,
-                    is("updatePolicy", "changes what a thing may do on a channel"),
-                )
-                .get_with(list, is("listPolicies", "lists policies")),
+            post_with(
+                add,
+                is("addPolicy", "connects a thing to a channel", [403, 404]),
+            )
+            .put_with(
+                update,
+                is(
+                    "updatePolicy",
+                    "changes what a thing may do on a channel",
+                    [403, 404],
+                ),
+            )
+            .get_with(list, is("listPolicies", "lists policies", [403])),
         )
         .api_route(
             "/policies/{subject}/{object}",
             delete_with(
                 delete,
-                is("deletePolicy", "disconnects a thing from a channel"),
+                is("deletePolicy", "disconnects a thing from a channel", [404]),
             ),
         )
         .api_route(
             "/connect",
-            post_with(connect, is("connect", "connects things to channels")),
+            post_with(
+                connect,
+                is("connect", "connects things to channels", [403, 404]),
+            ),
         )
         .api_route(
             "/disconnect",
             post_with(
                 disconnect,
-                is("disconnect", "disconnects things from channels"),
+                is("disconnect", "disconnects things from channels", [404]),
             ),
         )
         .api_route(
             "/channels/{id}/access",
             post_with(
                 authorize,
-                is("authorize", "may the holder of a key do this?"),
+                is("authorize", "may the holder of a key do this?", [403]),
             ),
         )
 }

@@ -22,47 +22,68 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/users",
-            post_with(create, is("createUser", "makes a user"))
-                .get_with(list, is("listUsers", "lists users")),
+            post_with(
+                create,
+                is("createUser", "makes a user", [401, 403, 409, 429]),
+            )
+            .get_with(list, is("listUsers", "lists users", [])),
         )
         .api_route(
             "/users/profile",
-            get_with(view_profile, is("viewProfile", "shows the caller")),
+            get_with(view_profile, is("viewProfile", "shows the caller", [])),
         )
         .api_route(
             "/users/secret",
             patch_with(
                 update_secret,
-                is("updateSecret", "gives the caller another password"),
+                is("updateSecret", "gives the caller another password", [429]),
             ),
         )
         .api_route(
             "/users/{id}",
-            get_with(view, is("viewUser", "shows a user"))
-                .patch_with(update, is("updateUser", "changes name and metadata")),
+            get_with(view, is("viewUser", "shows a user", [403, 404])).patch_with(
+                update,
+                is("updateUser", "changes name and metadata", [403, 404]),
+            ),
         )
         .api_route(
             "/users/{id}/tags",
-            patch_with(update_tags, is("updateUserTags", "changes tags")),
+            patch_with(
+                update_tags,
+                is("updateUserTags", "changes tags", [403, 404]),
+            ),
         )
         .api_route(
             "/users/{id}/identity",
             patch_with(
                 update_identity,
-                is("updateUserIdentity", "changes what a user signs in with"),
+                is(
+                    "updateUserIdentity",
+                    "changes what a user signs in with",
+                    [403, 404, 409],
+                ),
             ),
         )
         .api_route(
             "/users/{id}/owner",
-            patch_with(update_owner, is("updateUserOwner", "changes the owner")),
+            patch_with(
+                update_owner,
+                is("updateUserOwner", "changes the owner", [403, 404]),
+            ),
         )
         .api_route(
             "/users/{id}/enable",
-            post_with(enable, is("enableUser", "lets a user in again")),
+            post_with(
+                enable,
+                is("enableUser", "lets a user in again", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/users/{id}/disable",
-            post_with(disable, is("disableUser", "shuts a user out")),
+            post_with(
+                disable,
+                is("disableUser", "shuts a user out", [403, 404, 409]),
+            ),
         )
 }
 

@@ -24,37 +24,54 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/groups",
-            post_with(create, is("createGroup", "makes a group"))
-                .get_with(list, is("listGroups", "lists groups")),
+            post_with(create, is("createGroup", "makes a group", [403, 409]))
+                .get_with(list, is("listGroups", "lists groups", [])),
         )
         .api_route(
             "/groups/{id}",
-            get_with(view, is("viewGroup", "shows a group"))
-                .put_with(update, is("updateGroup", "changes a group")),
+            get_with(view, is("viewGroup", "shows a group", [403, 404])).put_with(
+                update,
+                is("updateGroup", "changes a group", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/groups/{id}/children",
-            get_with(children, is("listGroupChildren", "what is below a group")),
+            get_with(
+                children,
+                is("listGroupChildren", "what is below a group", [403, 404]),
+            ),
         )
         .api_route(
             "/groups/{id}/parents",
-            get_with(parents, is("listGroupParents", "what is above a group")),
+            get_with(
+                parents,
+                is("listGroupParents", "what is above a group", [403, 404]),
+            ),
         )
         .api_route(
             "/groups/{id}/enable",
-            post_with(enable, is("enableGroup", "opens a group again")),
+            post_with(
+                enable,
+                is("enableGroup", "opens a group again", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/groups/{id}/disable",
-            post_with(disable, is("disableGroup", "shuts a group")),
+            post_with(
+                disable,
+                is("disableGroup", "shuts a group", [403, 404, 409]),
+            ),
         )
         .api_route(
             "/groups/{id}/members",
-            get_with(members, is("listMembers", "who is in a group")),
+            get_with(members, is("listMembers", "who is in a group", [403, 404])),
         )
         .api_route(
             "/users/{id}/memberships",
-            get_with(memberships, is("listMemberships", "groups a user is in")),
+            get_with(
+                memberships,
+                is("listMemberships", "groups a user is in", []),
+            ),
         )
 }
 

@@ -22,17 +22,33 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/policies",
-            post_with(add, is("addPolicy", "lets a user do something on a group"))
-                .put_with(update, is("updatePolicy", "changes what a user may do"))
-                .get_with(list, is("listPolicies", "lists policies")),
+            post_with(
+                add,
+                is(
+                    "addPolicy",
+                    "lets a user do something on a group",
+                    [403, 404],
+                ),
+            )
+            .put_with(
+                update,
+                is("updatePolicy", "changes what a user may do", [403, 404]),
+            )
+            .get_with(list, is("listPolicies", "lists policies", [403])),
         )
         .api_route(
             "/policies/{subject}/{object}",
-            delete_with(delete, is("deletePolicy", "takes away what a user may do")),
+            delete_with(
+                delete,
+                is("deletePolicy", "takes away what a user may do", [403]),
+            ),
         )
         .api_route(
             "/authorize",
-            post_with(authorize, is("authorize", "may somebody do this?")),
+            post_with(
+                authorize,
+                is("authorize", "may somebody do this?", [401, 403]),
+            ),
         )
 }
 

@@ -18,20 +18,24 @@ pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
         .api_route(
             "/users/tokens/issue",
-            post_with(issue, is("issueToken", "signs in")),
+            post_with(issue, is("issueToken", "signs in", [401, 429])),
         )
         .api_route(
             "/users/tokens/refresh",
             post_with(
                 refresh,
-                is("refreshToken", "new tokens for a refresh token"),
+                is("refreshToken", "new tokens for a refresh token", []),
             ),
         )
         .api_route(
             "/users/tokens/revoke",
             post_with(
                 revoke,
-                is("revokeToken", "signs out: no token of the login is good"),
+                is(
+                    "revokeToken",
+                    "signs out: no token of the login is good",
+                    [],
+                ),
             ),
         )
         .api_route(
@@ -41,6 +45,7 @@ pub(super) fn routes() -> ApiRouter<Service> {
                 is(
                     "requestPasswordReset",
                     "mails a link to choose a password by",
+                    [429],
                 ),
             ),
         )
@@ -48,7 +53,11 @@ pub(super) fn routes() -> ApiRouter<Service> {
             "/password/reset",
             put_with(
                 reset,
-                is("resetPassword", "sets a password by the token of a mail"),
+                is(
+                    "resetPassword",
+                    "sets a password by the token of a mail",
+                    [401, 429],
+                ),
             ),
         )
 }
