@@ -5,11 +5,10 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rollcall_domain::identity::Secret;
 use rollcall_grpc::bootstrap_api::FetchRequest;
 use rollcall_grpc::bootstrap_api::bootstrap_client::BootstrapClient;
-use rollcall_grpc::client::Client;
 use rollcall_grpc::things_api::LendThingKeyRequest;
+use rollcall_grpc::things_api::things_client::ThingsClient;
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
@@ -526,17 +525,20 @@ fn every_entry_has_its_effect_once_though_it_is_killed_in_the_middle() {
 /// Has the key of a thing lent to somebody else.
 fn lend_elsewhere(things: &World, thing: &str) {
     let token = std::fs::read_to_string(things.folder().join("data/secrets/admin.token"));
-    let token = Secret::new(token.expect("a token"));
+    let token = format!("Bearer {}", token.expect("a token").trim());
+    let server = Endpoint::from_shared(format!("http://{}", things.grpc()));
+    let server = server.expect("an address");
+    let mut request = Request::new(LendThingKeyRequest {
+        id: thing.to_owned(),
+    });
+    let token = token.parse().expect("text");
+    request.metadata_mut().insert("authorization", token);
     let lend = async {
-        let client = Client::connect(things.grpc(), &token).await?;
-        let id = thing.to_owned();
-        client
-            .things()
-            .lend_thing_key(LendThingKeyRequest { id })
-            .await
+        let mut client = ThingsClient::new(server.connect_lazy());
+        client.lend_thing_key(request).await
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let lent = runtime.block_on(lend).expect("lent");
+    let lent = runtime.block_on(lend).expect("lent").into_inner();
     things.secrets.add(&*lent.loan);
 }
 
