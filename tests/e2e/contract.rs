@@ -157,7 +157,7 @@ fn note_secrets(world: &World, value: &Value) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let is_secret = ["secret", "_key", "token", "password"]
+                let is_secret = ["secret", "_key", "token", "password", "loan"]
                     .iter()
                     .any(|end| name.ends_with(end));
                 match value {
