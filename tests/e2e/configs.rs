@@ -1,5 +1,6 @@
 //! Configurations and the connections of their things, whoever makes and cuts them.
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
@@ -129,6 +130,27 @@ fn what_made_no_sense_in_the_stream_is_listed_retried_and_dropped_by_administrat
         (&left["total"], &left["entries"][0]["id"]),
         (&1.into(), &second.into())
     );
+
+    // As if an update had taught it to understand the other one.
+    let made = world.json(&["configs", "create", "ff-01"]);
+    let thing = text(&made["thing_id"]);
+    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let at = at.expect("after 1970").as_nanos().to_string();
+    let told = [
+        ("operation", "thing.remove"),
+        ("status", "disabled"),
+        ("id", &*thing),
+        ("occurred_at", &*at),
+    ];
+    let database = Connection::open(world.folder().join("data/rollcall.db"));
+    let database = database.expect("a database");
+    let set = "UPDATE set_aside SET fields = ?1 WHERE id = ?2";
+    let set = database.execute(set, [&json!(told).to_string(), &second]);
+    assert_eq!(set.expect("written"), 1);
+    let heard = world.json(&aside(&["retry", &second]));
+    assert_eq!(heard["news"], true);
+    assert_eq!(world.json(&["configs", "list"])["total"], 0);
+    assert_eq!(world.json(&aside(&["list"]))["total"], 0);
 
     let somebody = somebody(&world);
     for words in [&["list"][..], &["retry", "1-0"], &["drop", "1-0"]] {
