@@ -9,6 +9,9 @@ use crate::plan::{Kind, Part};
 /// How long a fault is felt after it is over: sockets send again with longer and longer pauses.
 const AFTER: u64 = 12_000;
 
+/// Milliseconds that an answer takes on no sound machine.
+const SLOW: u64 = 1_000;
+
 /// What was done, to explain what happened.
 pub(crate) struct Deeds<'a> {
     evidence: &'a Evidence<'a>,
@@ -34,8 +37,12 @@ impl<'a> Deeds<'a> {
         during.any(is)
     }
 
-    /// Whether the way between the client and its instance, or the instance itself, was touched.
+    /// Whether the way between the client and its instance, or the instance itself, was touched, or the machine
+    /// was so busy that the client noticed.
     fn is_touched(&self, attempt: &Attempt) -> bool {
+        if attempt.waited > SLOW || attempt.ended.is_some_and(|(_, end)| end == End::GaveUp) {
+            return true;
+        }
         self.any(attempt, |deed| {
             let mut parts = deed.fault.parts().into_iter();
             parts

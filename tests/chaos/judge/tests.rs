@@ -23,6 +23,7 @@ fn attempt(client: usize, slot: usize, began: u64, end: End) -> Attempt {
         began,
         asked: true,
         admitted: Some(began + 1),
+        waited: 1,
         silent: None,
         ended: Some((began + 9, end)),
     }
