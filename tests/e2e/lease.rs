@@ -96,6 +96,51 @@ fn survivors_close_the_sessions_of_a_dead_instance_once() {
     drop(bystander);
 }
 
+/// The time of Redis in ms, and what is left of the lease of an instance.
+fn lease_left(redis: &RedisServer, instance: &str) -> (u64, u64) {
+    let ask = "local now = redis.call('TIME') \
+               return {now[1] * 1000 + math.floor(now[2] / 1000), redis.call('PTTL', KEYS[1])}";
+    let key = format!("{{{STREAM}}}.lease:{instance}");
+    let (now, left): (u64, i64) = redis.command(&["EVAL", ask, "1", &key]);
+    (now, left.max(0) as u64)
+}
+
+#[test]
+fn all_are_closed_within_two_seconds_of_the_end_of_the_lease() {
+    let redis = RedisServer::start();
+    let survivors = ["one", "two"].map(|name| instance(&redis, name));
+    // By the clock of Redis alone. But survivors have to get to run, so a busy machine is asked again.
+    let mut late = Vec::new();
+    while late.len() < 3 {
+        let mut dead = instance(&redis, "dead");
+        let thing = dead.thing("lamp");
+        let clients = settle(&dead, &thing, 600);
+        expect_online(&redis, "dead", 600);
+        dead.end("KILL");
+        let (now, left) = lease_left(&redis, "dead");
+        assert!(left <= 1_000, "{left} ms are more than lease.ttl");
+        expect_online(&redis, "dead", 0);
+        drop(clients);
+        type Entries = Vec<(String, BTreeMap<String, String>)>;
+        let entries: Entries = redis.command(&["XRANGE", STREAM, &now.to_string(), "+"]);
+        let closed = entries
+            .iter()
+            .filter(|(_, event)| event["instance"] == "dead");
+        let ids: Vec<u64> = closed
+            .map(|(id, _)| id.split('-').next().expect("a time").parse().expect("ms"))
+            .collect();
+        assert_eq!(ids.len(), 600);
+        assert!(ids[0] + 1 >= now + left, "closed before the lease ran out");
+        let after = ids[599] - (now + left);
+        if after <= 2_000 {
+            return;
+        }
+        late.push(after);
+    }
+    drop(survivors);
+    panic!("closed {late:?} ms after the lease ran out");
+}
+
 #[test]
 fn an_instance_that_wakes_up_late_announces_who_is_still_there() {
     let redis = RedisServer::start();
