@@ -188,7 +188,10 @@ impl Server {
         }
         let (refuse, refused) = oneshot::channel();
         let mut relay_time = Duration::ZERO;
-        if let Some(relay) = relay {
+        if let Some(mut relay) = relay {
+            if let Some(front) = &front {
+                relay = front.follow_clients(relay);
+            }
             relay_time = config.redis.drain_timeout;
             let relaying = relay.run(relayed, stopped);
             tasks.push(tokio::spawn(async move {

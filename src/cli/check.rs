@@ -73,11 +73,11 @@ impl CheckPresence {
                 audit.entry(&entry.id, fields.map(|(name, value)| (&**name, &**value)));
             }
         }
-        let online = audit.online();
+        let (online, doubled) = (audit.online(), audit.doubled());
         if view.has_roll {
             audit.roll(&listed(&view));
         }
-        report(&audit, &view, online, partial, output)?;
+        report(&audit, &view, (online, doubled), partial, output)?;
         match audit.breaches() {
             [] => Ok(()),
             _ => anyhow::bail!("{prefix}.mqtt does not keep its promises"),
@@ -99,7 +99,7 @@ fn listed(view: &View) -> Vec<Listed> {
 fn report(
     audit: &Audit,
     view: &View,
-    online: u64,
+    (online, doubled): (u64, usize),
     partial: bool,
     output: Output,
 ) -> std::io::Result<()> {
@@ -121,6 +121,7 @@ fn report(
             "last": view.last,
             "sessions": audit.sessions(),
             "online": online,
+            "clients_online_twice": doubled,
             "partial": partial,
             "begun_before": audit.earlier(),
             "crossed_clocks": audit.crossed(),
@@ -146,6 +147,11 @@ fn report(
         output.line(&format!(
             "{} events are older than one before them of the same thing on another instance: late, or clocks differ",
             audit.crossed()
+        ))?;
+    }
+    if doubled > 0 {
+        output.line(&format!(
+            "{doubled} clients are online more than once: an arrival was late, or redis.take_over is off"
         ))?;
     }
     for promise in checked {

@@ -114,6 +114,7 @@ pub struct Audit {
 
 struct Open {
     thing: Box<str>,
+    client: Option<Box<str>>,
     instance: Box<str>,
     at: u64,
 }
@@ -125,6 +126,7 @@ struct Event<'a> {
     at: u64,
     connect: bool,
     session: Option<&'a str>,
+    client: Option<&'a str>,
     sequence: Option<&'a str>,
 }
 
@@ -234,6 +236,7 @@ impl Audit {
             }
             let open = Open {
                 thing: event.thing.into(),
+                client: event.client.map(Into::into),
                 instance: event.instance.into(),
                 at: event.at,
             };
@@ -328,6 +331,19 @@ impl Audit {
         self.open.len() as u64 + self.counts.values().sum::<u64>()
     }
 
+    /// How many clients of things are online more than once, before the roll was looked at: for a moment, where an
+    /// arrival is told late; for longer, where nobody ends the older session.
+    #[must_use]
+    pub fn doubled(&self) -> usize {
+        let mut clients: HashMap<(&str, &str), usize> = HashMap::new();
+        for open in self.open.values() {
+            if let Some(client) = &open.client {
+                *clients.entry((&open.thing, client)).or_default() += 1;
+            }
+        }
+        clients.values().filter(|sessions| **sessions > 1).count()
+    }
+
     #[must_use]
     pub const fn earlier(&self) -> u64 {
         self.earlier
@@ -353,7 +369,7 @@ impl Audit {
 
 fn parse<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Event<'a>, String> {
     let (mut thing, mut kind, mut instance, mut at) = (None, None, None, None);
-    let (mut session, mut sequence) = (None, None);
+    let (mut session, mut client, mut sequence) = (None, None, None);
     for (name, value) in fields {
         let place = match name {
             "thing_id" => &mut thing,
@@ -361,6 +377,7 @@ fn parse<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Event<'
             "instance" => &mut instance,
             "occurred_at" => &mut at,
             "session_id" => &mut session,
+            "client_id" => &mut client,
             "sequence" => &mut sequence,
             _ => continue,
         };
@@ -381,6 +398,7 @@ fn parse<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Event<'
         },
         at: at.parse().map_err(|_| format!("occurred_at is {at:?}"))?,
         session,
+        client,
         sequence,
     })
 }
@@ -507,6 +525,25 @@ mod tests {
             let mut audit = audit(partial, events);
             audit.roll(&list);
             assert_eq!(audit.broken(Promise::Roll), broken, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_online_twice_is_counted_once() {
+        let mut audit = Audit::new(false);
+        for (n, session) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let at = (n + 1).to_string();
+            let client = if session == "d" { "other" } else { "c" };
+            let fields = [
+                ("thing_id", "t"),
+                ("event_type", "connect"),
+                ("instance", "i"),
+                ("occurred_at", &at),
+                ("session_id", session),
+                ("client_id", client),
+            ];
+            audit.entry("1-0", fields.into_iter());
+            assert_eq!(audit.doubled(), usize::from(n > 0));
         }
     }
 

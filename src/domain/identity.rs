@@ -88,6 +88,24 @@ id!(
     SessionId, "session", now_v7
 );
 
+impl SessionId {
+    /// When the session began, to the millisecond.
+    #[must_use]
+    pub fn began(self) -> Timestamp {
+        let time = self.0.get_timestamp();
+        let (seconds, nanos) = time.map_or((0, 0), |time| time.to_unix());
+        Timestamp(seconds * 1_000_000_000 + u64::from(nanos))
+    }
+
+    /// Another id for a session that goes on: as old as this one.
+    #[must_use]
+    pub fn again(self) -> Self {
+        self.0
+            .get_timestamp()
+            .map_or(self, |began| Self(Uuid::new_v7(began)))
+    }
+}
+
 /// A key, password or token. Prints as `***`; read it with [`Secret::expose`] where it is checked, nowhere else.
 #[derive(Clone)]
 pub struct Secret(Box<str>);
@@ -255,6 +273,16 @@ mod tests {
     fn later_sessions_sort_later() {
         let ids: Vec<_> = (0..1_000).map(|_| SessionId::generate()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn a_session_that_goes_on_under_another_id_is_as_old_as_it_was() {
+        let session = SessionId::generate();
+        let again = session.again();
+        assert_ne!(session, again);
+        assert_eq!(session.began(), again.began());
+        let age = Timestamp::now().0.abs_diff(session.began().0);
+        assert!(age < 60_000_000_000, "{age}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who is here: each admitted session arrives once and leaves once, in that order.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -294,4 +295,9 @@ pub struct Kicked {
 pub trait Sessions: Send + Sync {
     /// Returns when the clients are on their way out.
     async fn kick(&self, kick: Kick) -> Kicked;
+
+    /// Ends `sessions`, whose clients have begun others on other instances. Nothing is kept for them to come back to: a
+    /// client that was told elsewhere that there is no session must not find an old one here. Who is gone already is left
+    /// out.
+    fn take_over(&self, sessions: HashSet<SessionId>);
 }

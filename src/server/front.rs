@@ -9,6 +9,7 @@ use rollcall_domain::ports::{PresenceLog, Reload, SessionStore};
 use rollcall_domain::sessions::Left;
 use rollcall_mqtt::{Durability, Front};
 use rollcall_redis::follow::Follower;
+use rollcall_redis::relay::Relay;
 use rollcall_storage::database::Database;
 use rollcall_storage::journal::{self, Journal};
 use rollcall_storage::sessions::Sessions;
@@ -108,6 +109,11 @@ impl RunningFront {
     /// What reads the certificates of its listeners again.
     pub(super) fn reload(&self) -> Arc<dyn Reload> {
         Arc::new(self.front.handle())
+    }
+
+    /// Has sessions end whose clients are on other instances now.
+    pub(super) fn follow_clients(&self, relay: Relay) -> Relay {
+        relay.with_sessions(self.journal.clone(), Arc::new(self.front.handle()))
     }
 
     /// As gRPC serves it.

@@ -72,6 +72,7 @@ mod storms;
 mod sys;
 #[path = "../../adapters/mqtt/tests/support/table.rs"]
 mod table;
+mod takeover;
 mod terms;
 mod things;
 mod tls;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::client::Hello;
 use crate::redis_server::{RedisServer, free_port};
 use crate::storms::Storm;
+use crate::takeover::introduce;
 use crate::world::{World, check_pairs, wait_for};
 
 const STREAM: &str = "mainflux.mqtt";
@@ -178,4 +179,18 @@ fn every_stream_is_at_home_in_a_cluster_and_follows_its_slot() {
     world.tell(&["check-presence", "--redis", &cluster.url()]);
     let told = world.tell(&["--json", "events", "--redis", &cluster.url()]);
     assert_eq!(told.lines().count(), journal.len());
+
+    // Another instance is in the same slot.
+    let other = World::with(&[
+        ("ROLLCALL_EVENTS__EXTENDED", "true"),
+        ("ROLLCALL_INSTANCE", "other"),
+        ("ROLLCALL_REDIS__URL", &cluster.url()),
+    ]);
+    let thing = other.thing("lamp");
+    introduce(&thing, &world);
+    let mut older = other.client(Hello::of(&thing, "c").five());
+    let mut newer = world.client(Hello::of(&thing, "c").five());
+    older.expect_disconnect(0x8E);
+    newer.expect_silence();
+    world.tell(&["check-presence", "--redis", &cluster.url()]);
 }

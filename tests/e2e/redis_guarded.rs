@@ -7,6 +7,7 @@ use crate::authority::{Authority, Pair};
 use crate::client::Hello;
 use crate::redis_server::{RedisServer, free_port};
 use crate::storms::Storm;
+use crate::takeover::introduce;
 use crate::world::{World, check_pairs, wait_for};
 
 const STREAM: &str = "mainflux.mqtt";
@@ -203,7 +204,10 @@ fn the_rights_that_are_documented_are_enough_for_all_that_happens() {
     // Another closes what one leaves.
     let mut gone = start("gone");
     let thing = gone.thing("lamp");
+    introduce(&thing, &world);
+    let mut moved = world.client(Hello::of(&thing, "c").five());
     let client = gone.client(Hello::of(&thing, "c"));
+    moved.expect_disconnect(0x8E);
     wait_for("the roll", || (redis.roll("gone").len() == 1).then_some(()));
     gone.end("KILL");
     drop(client);

@@ -1,5 +1,6 @@
 //! The front as the program sees it: started, told of revocations, stopped.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mio::Poll;
 use rollcall_domain::access::{Access, Revoked};
+use rollcall_domain::identity::SessionId;
 use rollcall_domain::ports::{Reload, Reloaded};
 use rollcall_domain::presence::{Kick, Kicked, PresenceLog, Sessions};
 use rollcall_domain::sessions::{Left, SessionStore};
@@ -193,6 +195,13 @@ impl Sessions for Handle {
             all.forgotten += forgotten;
         }
         all
+    }
+
+    fn take_over(&self, sessions: HashSet<SessionId>) {
+        let sessions = Arc::new(sessions);
+        for inbox in &*self.inboxes {
+            inbox.post(Mail::TakenOver(Arc::clone(&sessions)));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How workers hear of each other, of the journal and of the things service: a letter box each.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use mio::{Registry, Token, Waker};
 use rollcall_domain::access::Revoked;
+use rollcall_domain::identity::SessionId;
 use rollcall_domain::presence::{Arrivals, Kick, Kicked, Peer};
 use tokio::sync::oneshot;
 
@@ -39,6 +41,8 @@ pub(crate) enum Mail {
     Doubted(Arc<[Revoked]>),
     /// End these sessions, and say how many there were.
     Kick(Arc<Kick>, oneshot::Sender<Kicked>),
+    /// The clients of these sessions are on other instances now.
+    TakenOver(Arc<HashSet<SessionId>>),
     /// Too much waits, most of it here.
     Shed,
     /// End all sessions, within `spread`, and return.

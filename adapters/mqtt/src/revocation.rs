@@ -4,10 +4,11 @@
 //! is heard from elsewhere, and may be old, the things service is asked; a client keeps what is in doubt for
 //! a while at most.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rollcall_domain::access::{Action, AuthorityError, Credentials, Revoked, Verdict};
-use rollcall_domain::identity::ChannelId;
+use rollcall_domain::identity::{ChannelId, SessionId};
 use rollcall_domain::presence::{Farewell, Kick, Kicked, Whom};
 use rollcall_domain::things::Actions;
 use rollcall_domain::topic::{SubscriptionFilter, TopicName};
@@ -353,6 +354,28 @@ impl Worker {
             }
         }
         kicked
+    }
+
+    /// Ends sessions whose clients are on other instances now, and forgets what was kept for them.
+    pub(crate) fn take_over(&mut self, gone: &HashSet<SessionId>) {
+        let live = |(slot, session): (usize, &Session)| {
+            let token = session.connection?;
+            let presence = self.connections[token].presence.as_ref()?;
+            gone.contains(&presence.id).then_some((slot, token))
+        };
+        let ended: Vec<_> = self.sessions.iter().filter_map(live).collect();
+        for (slot, token) in ended {
+            let generation = self.sessions[slot].generation;
+            self.hear_out(token);
+            let is_same = |worker: &Self| worker.session_ref_if(slot, generation).is_some();
+            if is_same(self) && self.sessions[slot].connection == Some(token) {
+                self.end(token, Farewell::TakenOver);
+            }
+            // It may have ended with its connection, or the client is coming back here.
+            if is_same(self) && self.sessions[slot].claim.is_none() {
+                self.remove_session(slot);
+            }
+        }
     }
 
     fn sessions_of(&self, whom: Whom) -> Vec<usize> {

@@ -284,6 +284,7 @@ impl Worker {
                     // Whoever asked may have gone away.
                     let _ = answer.send(self.kick(&kick));
                 }
+                Mail::TakenOver(sessions) => self.take_over(&sessions),
                 Mail::Shed => self.shed(),
                 Mail::Stop { spread } => self.stop(spread),
             }

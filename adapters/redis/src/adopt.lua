@@ -1,6 +1,6 @@
 -- Moves what an instance has of the roll to the name that it has now.
 --
--- KEYS  roll, earlier part and record, part and record under the new name
+-- KEYS  roll, earlier part and record, part and record under the new name, ousted sessions under both
 -- ARGV  earlier name, new name, producer
 -- Returns 1, or 0 if the earlier name is not of this producer.
 local before = redis.call('HMGET', KEYS[3], 'producer', 'sessions', 'at')
@@ -18,6 +18,10 @@ else
     redis.call('HSET', KEYS[4], rows[i], rows[i + 1])
   end
   redis.call('UNLINK', KEYS[2])
+end
+-- The places of clients go on naming the earlier one: all who were here are about to leave.
+if redis.call('EXISTS', KEYS[6]) == 1 then
+  redis.call('RENAME', KEYS[6], KEYS[7])
 end
 local at = redis.call('HGET', KEYS[5], 'at') or ''
 -- Nanoseconds are more than a number holds, but all have as many digits.

@@ -12,10 +12,11 @@ use redis::{Cmd, Pipeline, RedisError, RedisWrite};
 use rollcall_domain::event;
 use rollcall_domain::identity::{SessionId, Timestamp};
 use rollcall_domain::ports::{EventLog, LogError};
-use rollcall_domain::presence::{Change, Journal, Noted, Online, Presence};
+use rollcall_domain::presence::{Change, Journal, Noted, Online, Presence, Session};
 use tokio::sync::watch;
 
 use crate::Config;
+use crate::clock::RedisClock;
 use crate::lease::{Held, Keeper};
 use crate::relay::{Carried, Passage, Trouble};
 use crate::roll::{self, Keys};
@@ -24,11 +25,20 @@ use crate::script::{Script, Target};
 static APPEND: Script = Script::new(concat!(
     include_str!("append.lua"),
     include_str!("left.lua"),
+    include_str!("clients.lua"),
     include_str!("announce.lua")
 ));
-static REBUILD: Script = Script::new(include_str!("rebuild.lua"));
+static REBUILD: Script = Script::new(concat!(
+    include_str!("left.lua"),
+    include_str!("clients.lua"),
+    include_str!("rebuild.lua")
+));
+static RESTORE: Script = Script::new(concat!(
+    include_str!("left.lua"),
+    include_str!("clients.lua"),
+    include_str!("restore.lua")
+));
 static ADOPT: Script = Script::new(include_str!("adopt.lua"));
-static RESTORE: Script = Script::new(include_str!("restore.lua"));
 
 /// Sessions of one script call, where not `redis.batch` says.
 const STEP: usize = 256;
@@ -52,9 +62,9 @@ pub(crate) struct Presences {
     settled: String,
     /// The epoch that was found to be over.
     over: Option<String>,
-    /// No later event of this instance may have an earlier time; only after others closed sessions of it does
-    /// this count.
-    floor: Timestamp,
+    clock: RedisClock,
+    /// When this run began.
+    began: Timestamp,
     /// The part of the roll is made anew, and whole when this position is reached.
     rebuilding: Option<u64>,
     /// The part is to be made anew when there is nothing else to do.
@@ -75,6 +85,7 @@ struct Load {
 struct Metrics {
     rebuilt: Counter,
     reannounced: Counter,
+    taken_over: Counter,
 }
 
 impl Presences {
@@ -92,6 +103,10 @@ impl Presences {
             "rollcall_roll_rebuilt_total",
             "Times the roll in Redis was made anew from the journal"
         );
+        describe_counter!(
+            "rollcall_sessions_taken_over_total",
+            "Sessions of other instances that arrivals of the same client here have ended"
+        );
         Self {
             extended,
             keys: Keys::new(&config.prefix),
@@ -102,13 +117,15 @@ impl Presences {
             held: Held::default(),
             settled: String::new(),
             over: None,
-            floor: Timestamp(0),
+            clock: RedisClock::default(),
+            began: Timestamp::now(),
             rebuilding: None,
             gapped: false,
             ahead: None,
             metrics: Metrics {
                 rebuilt: counter!("rollcall_roll_rebuilt_total"),
                 reannounced: counter!("rollcall_sessions_reannounced_total"),
+                taken_over: counter!("rollcall_sessions_taken_over_total"),
             },
             journal,
             config,
@@ -117,19 +134,25 @@ impl Presences {
 
     fn append(&self, after: u64, noted: &[Noted]) -> Cmd {
         let mut call = APPEND.call_with(ARGUMENTS * noted.len(), ARGUMENTS_BYTES * noted.len());
+        let takes = self.config.take_over;
         let (keys, instance) = (&self.keys, &*self.instance);
-        call.arg(5)
+        call.arg(7)
             .arg(&self.target.stream)
             .arg(&self.target.producers)
             .arg(keys.roll())
             .arg(keys.part(instance))
-            .arg(keys.record(instance));
+            .arg(keys.record(instance))
+            .arg(keys.ousted(instance))
+            .arg(keys.clients());
         call.arg(instance)
             .arg(&self.held.epoch)
             .arg(&self.target.producer)
             .arg(after)
             .arg(self.config.max_stream_length)
-            .arg(u8::from(self.target.is_guarded));
+            .arg(u8::from(self.target.is_guarded))
+            .arg(u8::from(self.extended))
+            .arg(self.clock.ahead())
+            .arg(self.clock.doubt());
         for Noted {
             position,
             instance,
@@ -141,9 +164,12 @@ impl Presences {
             match presence.change {
                 Change::Arrived => roll::add_row(&mut call, session, presence.at, instance),
                 Change::Left(_) => {
-                    call.arg("");
+                    // Of an earlier run nobody knows whether its sessions took places.
+                    let is_sure = takes && session.id.began() > self.began;
+                    call.arg(if is_sure { "-" } else { "" });
                 }
             }
+            self.add_client(&mut call, session);
             add_event(&mut call, presence, instance, self.extended);
         }
         call
@@ -154,10 +180,7 @@ impl Presences {
         self.journal.read_changes(position, limit).await
     }
 
-    fn load(&mut self, after: u64, mut noted: Vec<Noted>) -> Load {
-        for noted in &mut noted {
-            lift(&mut self.floor, &mut noted.presence);
-        }
+    fn load(&self, after: u64, noted: &[Noted]) -> Load {
         let mut pipeline = Pipeline::with_capacity(noted.len().div_ceil(self.config.batch));
         let mut last = after;
         for batch in noted.chunks(self.config.batch) {
@@ -172,19 +195,19 @@ impl Presences {
     }
 
     /// What comes after `after`, if it is much: little had better go out with what comes meanwhile.
-    async fn look_ahead(&mut self, after: u64) -> Result<Option<Load>, LogError> {
+    async fn look_ahead(&self, after: u64) -> Result<Option<Load>, LogError> {
         if self.journal.last() < after + self.config.batch as u64 {
             return Ok(None);
         }
         let noted = self.read(after).await?;
         // What is missing is to be restored before anything else is sent.
         let follows = noted.first().is_some_and(|it| it.position == after + 1);
-        Ok(follows.then(|| self.load(after, noted)))
+        Ok(follows.then(|| self.load(after, &noted)))
     }
 
     /// Sessions whose arrival the journal and the stream have both lost, as if they arrived now.
     async fn restore(
-        &mut self,
+        &self,
         redis: &mut MultiplexedConnection,
         lost: std::ops::Range<u64>,
     ) -> Result<u64, RedisError> {
@@ -194,16 +217,19 @@ impl Presences {
         for step in online.chunks(STEP) {
             let mut call = RESTORE.call();
             self.add_keys(&mut call);
-            call.arg(self.config.max_stream_length);
+            call.arg(self.config.max_stream_length)
+                .arg(u8::from(self.extended))
+                .arg(self.clock.ahead())
+                .arg(self.clock.doubt());
             for (_, Online { session, since }) in step {
-                let mut presence = Presence {
+                let presence = Presence {
                     session: Arc::clone(session),
                     change: Change::Arrived,
                     at: *since,
                 };
-                lift(&mut self.floor, &mut presence);
                 call.write_arg_fmt(session.id);
                 roll::add_row(&mut call, session, presence.at, &self.instance);
+                self.add_client(&mut call, session);
                 add_event(&mut call, &presence, &self.instance, self.extended);
             }
             restored += call.query_async::<u64>(redis).await?;
@@ -254,6 +280,14 @@ impl Presences {
                 call.arg(session.to_string());
             }
             let rows: Vec<Option<String>> = call.query_async(redis).await?;
+            let mut call = redis::cmd("HMGET");
+            call.arg(self.keys.ousted(&self.instance));
+            for session in step.iter() {
+                call.arg(session.to_string());
+            }
+            // These are about to be ended.
+            let ousted: Vec<Option<String>> = call.query_async(redis).await?;
+            let rows = rows.into_iter().zip(ousted).map(|(row, it)| row.or(it));
             let closed = step.iter().zip(rows).filter(|(_, row)| row.is_none());
             let closed: Vec<SessionId> = closed.map(|(session, _)| *session).collect();
             if !closed.is_empty() {
@@ -302,10 +336,12 @@ impl Presences {
                 continue;
             }
             let mut call = ADOPT.call();
-            call.arg(5).arg(keys.roll());
+            call.arg(7).arg(keys.roll());
             call.arg(keys.part(&earlier)).arg(keys.record(&earlier));
             call.arg(keys.part(&self.instance))
                 .arg(keys.record(&self.instance));
+            call.arg(keys.ousted(&earlier))
+                .arg(keys.ousted(&self.instance));
             call.arg(&earlier)
                 .arg(&self.instance)
                 .arg(&self.target.producer);
@@ -354,6 +390,7 @@ impl Presences {
         for (_, Online { session, since }) in online {
             call.write_arg_fmt(session.id);
             roll::add_row(&mut call, session, *since, &self.instance);
+            self.add_client(&mut call, session);
         }
         call.query_async(redis).await
     }
@@ -372,25 +409,30 @@ impl Presences {
     }
 
     fn add_keys(&self, call: &mut Cmd) {
-        call.arg(4)
+        call.arg(6)
             .arg(&self.target.stream)
             .arg(self.keys.roll())
             .arg(self.keys.part(&self.instance))
             .arg(self.keys.record(&self.instance))
+            .arg(self.keys.ousted(&self.instance))
+            .arg(self.keys.clients())
             .arg(&self.instance)
             .arg(&self.held.epoch);
     }
+
+    /// Adds whose place a session takes, if any.
+    fn add_client(&self, call: &mut Cmd, session: &Session) {
+        match self.config.take_over {
+            true => roll::add_client(call, session.thing, &session.client_id),
+            false => {
+                call.arg("");
+            }
+        }
+    }
 }
 
-/// Moves an event behind the last one, if it is not.
-fn lift(floor: &mut Timestamp, presence: &mut Presence) {
-    presence.at = presence.at.max(floor.next());
-    *floor = presence.at;
-}
-
-/// Adds when it was, how many fields and values there are, and these.
+/// Adds how many fields and values there are, and these.
 fn add_event(call: &mut Cmd, presence: &Presence, instance: &str, extended: bool) {
-    call.arg(presence.at.0);
     let mut fields = 0;
     event::tell_presence(presence, instance, extended, &mut |_, _| fields += 1);
     call.arg(2 * fields);
@@ -416,10 +458,7 @@ impl Passage for Presences {
             return Err(self.fenced());
         }
         self.adopt(redis).await?;
-        let at: Option<u64> = Cmd::hget(self.keys.record(&self.instance), "at")
-            .query_async(redis)
-            .await?;
-        self.floor = Timestamp(at.unwrap_or(0));
+        self.clock.ask(redis).await?;
         if self.held.epoch != self.settled && self.held.before != self.settled {
             self.reannounce(redis, position).await?;
         }
@@ -432,6 +471,7 @@ impl Passage for Presences {
         redis: &mut MultiplexedConnection,
         position: u64,
     ) -> Result<Option<Carried>, Trouble> {
+        self.clock.ask_again(redis).await?;
         let mut missing = 0;
         let load = match self.ahead.take() {
             Some(load) if load.after == position => load,
@@ -446,17 +486,19 @@ impl Passage for Presences {
                     tracing::warn!(missing, restored, "sessions of lost events are announced");
                     self.gapped = true;
                 }
-                self.load(position, noted)
+                self.load(position, &noted)
             }
         };
         let last = load.last;
         let sent = load.pipeline.query_async(redis);
         let (reports, ahead) = tokio::join!(sent, self.look_ahead(last));
-        let reports: Vec<(u64, String, bool, u64)> = reports?;
+        let reports: Vec<(u64, String, bool, u64, u64)> = reports?;
         self.ahead = ahead?;
         let reached = reports.last().map_or(position, |report| report.0);
         let appended = reports.iter().map(|report| report.3).sum();
         let whole = reports.iter().all(|report| report.2);
+        let taken_over = reports.iter().map(|report| report.4).sum();
+        self.metrics.taken_over.increment(taken_over);
         let mut failures = reports.into_iter().map(|report| report.1);
         let failure = failures.find(|failure| !failure.is_empty());
         if failure.as_deref() == Some("FENCED") {
@@ -489,6 +531,7 @@ impl Passage for Presences {
         if known != position {
             return Err(Trouble::Lost);
         }
+        self.clock.ask_again(redis).await?;
         let whole = self.is_whole(redis, known).await?;
         if (!whole || self.gapped) && self.rebuilding.is_none() {
             self.rebuild(redis, position).await?;

@@ -23,13 +23,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use crate::connect::Client;
-use crate::roll::{Keys, Row};
+use crate::roll::{self, Keys, Row};
 use crate::script::Script;
 use crate::{Config as Redis, jittered};
 
 static ACQUIRE: Script = Script::new(include_str!("acquire.lua"));
 static RENEW: Script = Script::new(include_str!("renew.lua"));
-static CLOSE: Script = Script::new(concat!(include_str!("left.lua"), include_str!("close.lua")));
+static CLOSE: Script = Script::new(concat!(
+    include_str!("left.lua"),
+    include_str!("clients.lua"),
+    include_str!("close.lua")
+));
 
 /// How often an instance looks after the others; one of all does so at a time.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -400,12 +404,13 @@ impl Keeper {
             }
             let (epoch, at) = (epoch.unwrap_or_default(), at.unwrap_or_default());
             let mut call = CLOSE.call();
-            call.arg(5)
+            call.arg(6)
                 .arg(&keys.stream)
                 .arg(keys.roll())
                 .arg(keys.part(other))
                 .arg(keys.record(other))
-                .arg(keys.lease(other));
+                .arg(keys.lease(other))
+                .arg(keys.clients());
             let ended = format!("ended-{}", Uuid::new_v4().simple());
             call.arg(other).arg(&epoch).arg(&at).arg(ended);
             call.arg(self.redis.max_stream_length)
@@ -415,8 +420,11 @@ impl Keeper {
             let mut time = Timestamp(last.max(alive.unwrap_or(0)));
             for (session, row) in rows.iter().take(2 * STEP) {
                 time = time.next();
-                call.arg(session).arg(time.0);
-                let fields = Row::parse(row).farewell(session, time, self.extended);
+                let row = Row::parse(row);
+                call.arg(session);
+                roll::add_client(&mut call, &row.thing_id, &row.client_id);
+                call.arg(time.0);
+                let fields = row.farewell(session, time, self.extended);
                 call.arg(2 * fields.len());
                 for (name, value) in &fields {
                     call.arg(name.as_bytes()).arg(value.as_bytes());

@@ -5,10 +5,12 @@ mod account;
 mod address;
 mod announce;
 pub mod attendance;
+mod clock;
 mod connect;
 pub mod consume;
 pub mod follow;
 pub mod lease;
+mod oust;
 mod recover;
 pub mod relay;
 pub mod repair;
@@ -35,6 +37,8 @@ pub struct Config {
     pub batch: usize,
     /// Script calls on their way at one time.
     pub pipeline: usize,
+    /// Whether a client that arrives here ends its session on another instance, and the reverse.
+    pub take_over: bool,
     /// Entries after which Redis may drop the oldest of a stream; 0 keeps all.
     pub max_stream_length: u64,
     /// The age at which Redis may drop entries of a stream; zero keeps all.

@@ -10,7 +10,7 @@ use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge};
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use rollcall_domain::ports::{EventLog, LogError};
-use rollcall_domain::presence::Journal;
+use rollcall_domain::presence::{Journal, Sessions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::account::Account;
 use crate::announce::Presences;
 use crate::connect::Client;
 use crate::lease::{self, Keeper, Refused};
+use crate::oust::Ouster;
 use crate::replicas::Replicas;
 use crate::script::Services;
 use crate::{BadUrl, Config, jittered};
@@ -31,6 +32,7 @@ pub struct Relay {
     client: Client,
     config: Config,
     presence: Option<(Presences, Keeper)>,
+    ouster: Option<Ouster>,
 }
 
 impl Relay {
@@ -43,6 +45,7 @@ impl Relay {
             client: Client::open(&config.url)?,
             config,
             presence: None,
+            ouster: None,
         })
     }
 
@@ -58,6 +61,18 @@ impl Relay {
         let keeper = Keeper::new(client, config, lease, Arc::clone(&journal), extended);
         let presences = Presences::new(self.config.clone(), journal, extended, &keeper);
         self.presence = Some((presences, keeper));
+        self
+    }
+
+    /// Ends those of `sessions` whose clients are on other instances now, by what Redis says of `journal`.
+    #[must_use]
+    pub fn with_sessions(mut self, journal: Arc<dyn Journal>, sessions: Arc<dyn Sessions>) -> Self {
+        self.ouster = Some(Ouster {
+            client: self.client.clone(),
+            config: self.config.clone(),
+            journal,
+            sessions,
+        });
         self
     }
 
@@ -86,6 +101,7 @@ impl Relay {
             client,
             config,
             presence,
+            ouster,
         } = self;
         let (done, mut is_done) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -116,9 +132,16 @@ impl Relay {
             done.send_replace(true);
             std::future::pending().await
         };
+        let ousting = async {
+            match ouster {
+                Some(ouster) => ouster.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             kept = keeping => kept,
             never = relaying => never,
+            never = ousting => match never {},
         }
     }
 }

@@ -23,6 +23,7 @@ static RECALL: Script = Script::new(concat!(
     include_str!("left.lua"),
     include_str!("recall.lua")
 ));
+static TIDY: Script = Script::new(include_str!("tidy.lua"));
 
 /// Sessions of one script call.
 const STEP: usize = 256;
@@ -127,7 +128,7 @@ pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
     let client = Client::open(url)?;
     let connection = client.connect(&keys.stream, TIMEOUT, Some(TIMEOUT)).await;
     let mut redis = connection.map_err(failed)?;
-    for script in [&CLEAR, &REPAIR, &RECALL] {
+    for script in [&CLEAR, &REPAIR, &RECALL, &TIDY] {
         script.load(&mut redis).await.map_err(failed)?;
     }
     clear(&mut redis, &keys).await.map_err(failed)?;
@@ -167,6 +168,7 @@ pub async fn rebuild(url: &Url, prefix: &str) -> Result<Repaired, ViewError> {
             _ => repaired.raced.push(instance),
         }
     }
+    tidy(&mut redis, &keys).await.map_err(failed)?;
     Ok(repaired)
 }
 
@@ -177,11 +179,17 @@ async fn clear(redis: &mut MultiplexedConnection, keys: &Keys) -> Result<(), Red
         call.arg(names.len()).arg(names);
         call
     };
-    clear(vec![keys.roll()]).exec_async(redis).await?;
+    clear(vec![keys.roll(), keys.clients()])
+        .exec_async(redis)
+        .await?;
     let instances: Vec<String> = Cmd::hkeys(keys.roll()).query_async(redis).await?;
     for instance in instances {
-        let names = vec![keys.part(&instance), keys.record(&instance)];
-        clear(names).exec_async(redis).await?;
+        let names = [
+            keys.part(&instance),
+            keys.record(&instance),
+            keys.ousted(&instance),
+        ];
+        clear(names.into()).exec_async(redis).await?;
     }
     Ok(())
 }
@@ -206,6 +214,19 @@ async fn recall(
         }
     }
     Ok(())
+}
+
+/// Frees what is kept for clients that nobody has on the roll.
+async fn tidy(redis: &mut MultiplexedConnection, keys: &Keys) -> Result<(), RedisError> {
+    let mut cursor = "0".to_owned();
+    loop {
+        let mut call = TIDY.call();
+        call.arg(2).arg(&keys.stream).arg(keys.clients());
+        cursor = call.arg(&cursor).query_async(redis).await?;
+        if cursor == "0" {
+            return Ok(());
+        }
+    }
 }
 
 /// Makes the part of one instance anew, or has it do so.

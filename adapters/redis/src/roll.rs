@@ -51,6 +51,16 @@ impl Keys {
         format!("{{{}}}.roll:{instance}", self.stream)
     }
 
+    /// By client the session that is online.
+    pub(crate) fn clients(&self) -> String {
+        format!("{{{}}}.clients", self.stream)
+    }
+
+    /// Sessions that the instance is to end, since their clients are elsewhere now.
+    pub(crate) fn ousted(&self, instance: &str) -> String {
+        format!("{{{}}}.ousted:{instance}", self.stream)
+    }
+
     /// Runs out when the instance is gone.
     pub(crate) fn lease(&self, instance: &str) -> String {
         format!("{{{}}}.lease:{instance}", self.stream)
@@ -80,6 +90,11 @@ impl Keys {
     pub(crate) fn record(&self, instance: &str) -> String {
         format!("{{{}}}.instance:{instance}", self.stream)
     }
+}
+
+/// Adds what nobody but one session is to have: a client id, of a thing.
+pub(crate) fn add_client(call: &mut Cmd, thing: impl Display, client_id: &str) {
+    call.write_arg_fmt(format_args!("{thing}/{client_id}"));
 }
 
 /// What the roll says of a session, as JSON.

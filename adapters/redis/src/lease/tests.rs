@@ -102,6 +102,7 @@ impl Server {
             prefix: "p".to_owned(),
             batch: 256,
             pipeline: 4,
+            take_over: true,
             max_stream_length: 0,
             max_stream_age: Duration::ZERO,
             wait_replicas: 0,

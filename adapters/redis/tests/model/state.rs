@@ -1,9 +1,10 @@
 //! What there is, and what can happen to it.
 
+use crate::moves::{Clients, Other, Ousted};
 use crate::{Model, Rule};
 
 /// Sessions that ever are, those that are announced again among them.
-const SESSIONS: usize = 3;
+pub(crate) const SESSIONS: usize = 3;
 
 /// The epoch that the instance begins with.
 const FIRST: u8 = 1;
@@ -13,7 +14,7 @@ type Sessions = [bool; SESSIONS];
 
 /// What the stream says of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-enum Told {
+pub(crate) enum Told {
     #[default]
     Nothing,
     Here,
@@ -21,20 +22,21 @@ enum Told {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-struct Redis {
+pub(crate) struct Redis {
     stream: [Told; SESSIONS],
     /// `occurred_at` of the last entry.
     last: u8,
     watermark: u8,
-    roll: Sessions,
+    pub(crate) roll: Sessions,
     lease: bool,
     epoch: u8,
-    at: u8,
+    pub(crate) at: u8,
     alive: u8,
+    pub(crate) clients: Clients,
 }
 
 impl Redis {
-    fn append(&mut self, session: usize, arrives: bool, at: u8) -> Result<(), Broken> {
+    pub(crate) fn append(&mut self, session: usize, arrives: bool, at: u8) -> Result<(), Broken> {
         self.stream[session] = match (self.stream[session], arrives) {
             (Told::Nothing, true) => Told::Here,
             (Told::Here, false) => Told::Gone,
@@ -74,23 +76,23 @@ enum Link {
     Opening {
         epoch: u8,
         position: u8,
-        floor: u8,
     },
     Open {
         epoch: u8,
         position: u8,
         /// What was sent goes as far.
         sent: u8,
-        floor: u8,
     },
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Instance {
+pub(crate) struct Instance {
     is_running: bool,
     journal: Vec<Event>,
     roll: Sessions,
     sessions: usize,
+    /// Those of the client that uses the other instance, too.
+    pub(crate) moves: Sessions,
     /// The epoch that it has, and the one before.
     held: u8,
     before: u8,
@@ -118,11 +120,13 @@ struct Seen {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct State {
-    redis: Redis,
+    pub(crate) redis: Redis,
     /// What a replica has, as long as there is one.
     replica: Option<Redis>,
     epochs: u8,
-    instance: Instance,
+    pub(crate) instance: Instance,
+    /// The same client at another instance.
+    pub(crate) other: Other,
     flying: Vec<Batch>,
     survivors: [Survivor; 2],
     was_killed: bool,
@@ -144,6 +148,7 @@ impl State {
                 journal: Vec::new(),
                 roll: [false; SESSIONS],
                 sessions: 0,
+                moves: [false; SESSIONS],
                 held: FIRST,
                 before: 0,
                 settled: 0,
@@ -151,6 +156,7 @@ impl State {
                 link: Link::Down,
                 connection: 0,
             },
+            other: Other::default(),
             flying: Vec::new(),
             survivors: [Survivor::Idle, Survivor::Idle],
             was_killed: false,
@@ -167,6 +173,7 @@ impl State {
         };
         self.instance.is_running
             && self.flying.is_empty()
+            && self.are_clients_at_rest()
             && self.redis.lease
             && epoch == self.instance.held
             && usize::from(position) == self.instance.journal.len()
@@ -186,6 +193,10 @@ impl State {
         if online != self.instance.roll {
             return Err("at rest those who are here are not those who are said to be");
         }
+        let is_here = (0..SESSIONS).any(|it| online[it] && self.instance.moves[it]);
+        if self.redis.clients.is_other_online() && is_here {
+            return Err("at rest a client is online twice");
+        }
         Ok(())
     }
 
@@ -196,6 +207,7 @@ impl State {
         self.relay(model, &mut next);
         self.lease(model, &mut next);
         self.fail_over(model, &mut next);
+        self.move_clients(model, &mut next)?;
         for (n, batch) in self.flying.iter().enumerate() {
             // A connection keeps its order.
             let mut earlier = self.flying[..n].iter();
@@ -225,7 +237,9 @@ impl State {
         if self.instance.journal.len() < model.events {
             if self.instance.sessions < model.clients {
                 let mut state = self.clone();
-                state.instance.come();
+                state
+                    .instance
+                    .come(model.moves && self.instance.sessions == 0);
                 next.push(state);
             }
             for session in (0..SESSIONS).filter(online) {
@@ -267,27 +281,20 @@ impl State {
                 state.instance.link = Link::Opening {
                     epoch: instance.held,
                     position: self.redis.watermark,
-                    floor: self.redis.at,
                 };
             }
-            Link::Opening {
-                epoch,
-                position,
-                floor,
-            } => {
+            Link::Opening { epoch, position } => {
                 state.reannounce(epoch, position, model);
                 state.instance.link = Link::Open {
                     epoch,
                     position,
                     sent: position,
-                    floor,
                 };
             }
             Link::Open {
                 epoch,
                 position,
                 sent,
-                floor,
             } => {
                 let left = instance.journal.len().saturating_sub(usize::from(sent));
                 for count in 1..=left.min(2) {
@@ -295,16 +302,9 @@ impl State {
                         break;
                     }
                     let mut state = self.clone();
-                    let mut floor = floor;
-                    let mut events = Vec::new();
-                    for n in usize::from(sent)..usize::from(sent) + count {
-                        let mut event = instance.journal[n];
-                        if model.without != Some(Rule::Lift) {
-                            event.at = event.at.max(floor + 1);
-                        }
-                        floor = event.at;
-                        events.push((n as u8 + 1, event));
-                    }
+                    let places = usize::from(sent)..usize::from(sent) + count;
+                    let event = |n: usize| (n as u8 + 1, instance.journal[n]);
+                    let events = places.map(event).collect();
                     state.flying.push(Batch {
                         connection: instance.connection,
                         epoch,
@@ -315,7 +315,6 @@ impl State {
                         epoch,
                         position,
                         sent: sent + count as u8,
-                        floor,
                     };
                     next.push(state);
                 }
@@ -338,10 +337,12 @@ impl State {
             let is_arrival = |event: &Event| event.session == session && event.arrives;
             let arrival = instance.journal.iter().position(is_arrival);
             let is_announced = arrival.is_some_and(|at| at < usize::from(position));
-            if instance.roll[session] && is_announced && !self.redis.roll[session] {
+            let is_closed =
+                !self.redis.roll[session] && self.redis.clients.ousted[session] == Ousted::No;
+            if instance.roll[session] && is_announced && is_closed {
                 instance.note(session, false);
                 if instance.sessions < SESSIONS {
-                    instance.come();
+                    instance.come(instance.moves[session]);
                 }
             }
         }
@@ -420,9 +421,19 @@ impl State {
                 if is_known && model.without != Some(Rule::AppendComparesPosition) {
                     continue;
                 }
-                let was_here = std::mem::replace(&mut redis.roll[event.session], event.arrives);
-                if event.arrives || was_here || model.without == Some(Rule::AppendLooksAtRoll) {
-                    redis.append(event.session, event.arrives, event.at)?;
+                let (session, arrives) = (event.session, event.arrives);
+                let was_here = std::mem::replace(&mut redis.roll[session], arrives);
+                match (arrives, state.instance.moves[session]) {
+                    (true, true) => redis.arrive(session, state.other, model)?,
+                    (false, _) => redis.depart(session),
+                    _ => {}
+                }
+                if arrives || was_here || model.without == Some(Rule::AppendLooksAtRoll) {
+                    let at = match model.without {
+                        Some(Rule::AppendLifts) => event.at,
+                        _ => event.at.max(redis.at + 1),
+                    };
+                    redis.append(session, arrives, at)?;
                 }
                 if model.without != Some(Rule::AppendMovesWatermark) {
                     redis.watermark = *position;
@@ -506,7 +517,12 @@ impl Instance {
         self.journal.last().map_or(0, |event| event.at)
     }
 
-    fn note(&mut self, session: usize, arrives: bool) {
+    /// Whether a session is here that can be ended.
+    pub(crate) fn is_live(&self, session: usize) -> bool {
+        self.is_running && self.roll[session]
+    }
+
+    pub(crate) fn note(&mut self, session: usize, arrives: bool) {
         self.roll[session] = arrives;
         let at = self.clock() + 1;
         self.journal.push(Event {
@@ -516,9 +532,10 @@ impl Instance {
         });
     }
 
-    fn come(&mut self) {
+    fn come(&mut self, moves: bool) {
         let session = self.sessions;
         self.sessions += 1;
+        self.moves[session] = moves;
         self.note(session, true);
     }
 }

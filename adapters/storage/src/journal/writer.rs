@@ -363,7 +363,7 @@ impl Writer {
                 let origin = roll.origin(*id);
                 let session = roll.current(origin).expect("invariant: just seen");
                 let again = Session {
-                    id: SessionId::generate(),
+                    id: id.again(),
                     ..(**session).clone()
                 };
                 continued.push((again.id, origin));
