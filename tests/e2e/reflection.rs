@@ -106,3 +106,49 @@ fn every_service_can_be_found_described_and_asked_whether_it_is_well() {
         assert_eq!(unknown.code(), Code::NotFound);
     });
 }
+
+#[test]
+fn older_tools_find_the_services_too() {
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1alpha::{FileDescriptorResponse, ServerReflectionRequest};
+
+    let world = World::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let address = format!("http://{}", world.grpc());
+        let channel = Endpoint::from_shared(address).expect("an address");
+        let channel = channel.connect().await.expect("a server");
+        let mut client = ServerReflectionClient::new(channel);
+        let mut ask = async |question| {
+            let question = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(question),
+            };
+            let answers = client.server_reflection_info(tokio_stream::once(question));
+            let mut answers = answers.await.expect("an answer").into_inner();
+            let answer = answers.message().await.expect("an answer").expect("one");
+            answer.message_response.expect("something")
+        };
+        let name = "mainflux.users.policies.AuthService";
+        match ask(MessageRequest::ListServices(String::new())).await {
+            MessageResponse::ListServicesResponse(list) => {
+                assert!(list.service.iter().any(|it| it.name == name), "{list:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let file = ask(MessageRequest::FileContainingSymbol(name.to_owned())).await;
+        let MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
+            file_descriptor_proto: files,
+        }) = file
+        else {
+            panic!("{file:?}");
+        };
+        let file = FileDescriptorProto::decode(files[0].as_slice()).expect("a file");
+        assert_eq!(file.package(), "mainflux.users.policies");
+    });
+}

@@ -263,14 +263,20 @@ pub async fn serve(
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
     served.add(ForAdmins::new(events, admins)).await;
 
-    let mut reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    for name in served.names {
-        reflection = reflection.with_service_name(name);
-    }
-    let reflection = reflection.build_v1()?.max_decoding_message_size(most);
-    served.routes.add_service(reflection);
+    let description = || {
+        let description = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let names = served.names.iter();
+        names.fold(description, |it, name| it.with_service_name(*name))
+    };
+    // Older tools, those of Go among them, ask for the alpha version alone.
+    let reflection = description().build_v1()?;
+    let alpha = description().build_v1alpha()?;
+    served
+        .routes
+        .add_service(reflection.max_decoding_message_size(most))
+        .add_service(alpha.max_decoding_message_size(most));
 
     let (most, patience) = (config.max_connections, config.handshake_timeout);
     let incoming = Incoming::new(listener, certificates, most, patience);
