@@ -7,13 +7,13 @@ use rollcall_domain::bootstrap::{
     Change, ChannelCopy, ConfigStore, Effect, Heard, KeptCertificates, KeptConfig, KeptFilter,
     SetAside, State,
 };
-use rollcall_domain::event::Event;
+use rollcall_domain::event::{Event, Stream};
 use rollcall_domain::identity::{ChannelId, ThingId, Timestamp, UserId};
 use rollcall_domain::listing::{Listing, Page};
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::vault::{KeptKey, SealedKey};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::{Any, AnyConnection, Row, Transaction};
 
 use crate::database::{Database, failed, taken};
 use crate::rows::{from_json, hash, id, json, moment, number};
@@ -26,7 +26,7 @@ const COLUMNS: &str = "thing, owner, external_id, external_key_hash, external_ke
 impl ConfigStore for Database {
     async fn add_config(&self, config: &KeptConfig, events: Vec<Event>) -> Result<(), StoreError> {
         let failed = failed("keep a configuration");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        let mut transaction = self.begin_alone().await.map_err(&failed)?;
         let same = sqlx::query("SELECT 1 FROM configs WHERE external_id = $1")
             .bind(config.external_id.as_str())
             .fetch_optional(&mut *transaction);
@@ -78,7 +78,7 @@ impl ConfigStore for Database {
         events: Vec<Event>,
     ) -> Result<bool, StoreError> {
         let failed = failed("change a configuration");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        let mut transaction = self.begin_alone().await.map_err(&failed)?;
         let mut update = Statement::new("UPDATE configs SET revision = revision + 1");
         write(&mut update, &change);
         update.push(" WHERE thing = ").bind(thing.as_bytes());
@@ -133,7 +133,7 @@ impl ConfigStore for Database {
 
     async fn hear(&self, heard: &Heard) -> Result<bool, StoreError> {
         let failed = failed("take over what things say");
-        let mut transaction = self.writer.begin().await.map_err(&failed)?;
+        let mut transaction = self.begin_alone().await.map_err(&failed)?;
         if !advance(&mut transaction, heard).await.map_err(&failed)? {
             return Ok(false);
         }
@@ -164,6 +164,17 @@ impl ConfigStore for Database {
 }
 
 impl Database {
+    /// A transaction beside which nothing is written here. What a configuration is hangs together over several tables,
+    /// and on PostgreSQL a statement that has waited for one row sees the others as they were before it waited.
+    async fn begin_alone(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let mut transaction = self.writer.begin().await?;
+        sqlx::query("UPDATE logs SET last = last WHERE stream = $1")
+            .bind(Stream::Bootstrap.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction)
+    }
+
     async fn one(&self, read: Statement) -> Result<Option<KeptConfig>, sqlx::Error> {
         let Some(row) = read.query().fetch_optional(&self.readers).await? else {
             return Ok(None);

@@ -1,7 +1,5 @@
 //! Who may do what with groups of users, and to each other.
 
-mod attempts;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;

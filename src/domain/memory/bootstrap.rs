@@ -51,6 +51,12 @@ impl Configs {
             self.events.record(heard.effect.told(&configs));
         }
     }
+
+    /// What was announced, in order.
+    #[must_use]
+    pub fn announced(&self) -> Vec<Event> {
+        self.events.all()
+    }
 }
 
 impl Kept {

@@ -1,14 +1,58 @@
 //! What stores of configurations promise.
 
+use async_trait::async_trait;
 use rollcall_domain::bootstrap::{
     Change, ChannelCopy, ConfigStore, Effect, Heard, KeptCertificates, KeptConfig, KeptFilter,
     State,
 };
 use rollcall_domain::entity::Metadata;
+use rollcall_domain::event::{Event, Fields, Stream};
 use rollcall_domain::identity::{ChannelId, KeyHash, ThingId, Timestamp, UserId};
 use rollcall_domain::listing::Page;
+use rollcall_domain::memory::Configs;
 use rollcall_domain::ports::StoreError;
 use rollcall_domain::vault::{KeptKey, SealedKey};
+use rollcall_storage::database::Database;
+
+use crate::log::log;
+
+/// A store, and what it has announced.
+#[async_trait]
+pub(crate) trait Announced: ConfigStore {
+    async fn announced(&self) -> Vec<Fields>;
+}
+
+#[async_trait]
+impl Announced for Configs {
+    async fn announced(&self) -> Vec<Fields> {
+        let events = self.announced().into_iter();
+        events.map(|event| event.fields).collect()
+    }
+}
+
+#[async_trait]
+impl Announced for Database {
+    async fn announced(&self) -> Vec<Fields> {
+        let entries = log(self, Stream::Bootstrap).read(0, 1_000).await;
+        let entries = entries.expect("read").into_iter();
+        entries.map(|entry| entry.fields).collect()
+    }
+}
+
+/// Each event in a line: what was done, and the values of the other fields, but for the moment.
+async fn lines(store: &impl Announced) -> Vec<String> {
+    let line = |fields: Fields| {
+        let fields = fields
+            .into_iter()
+            .filter(|(name, _)| name != "occurred_at")
+            .map(|(name, value)| match &*name {
+                "operation" => value.into_owned(),
+                name => format!("{name}={value}"),
+            });
+        fields.collect::<Vec<_>>().join(" ")
+    };
+    store.announced().await.into_iter().map(line).collect()
+}
 
 fn thing(number: u8) -> ThingId {
     ThingId::from_bytes([number; 16])
@@ -385,4 +429,180 @@ pub(crate) async fn what_was_set_aside_is_listed_and_taken_up_once(store: &dyn C
     assert_eq!(ids(0, 10).await, ("1-0 3-0".to_owned(), 2));
     let heard = store.heard_last("things").await.expect("read");
     assert_eq!(heard.as_deref(), Some("3-0"));
+}
+
+/// Twenty times, so that they meet in every way.
+pub(crate) async fn what_comes_at_one_time_is_as_if_one_came_after_the_other(
+    store: &dyn ConfigStore,
+) {
+    let mut last: Option<String> = None;
+    for number in 1..=20 {
+        let kept = KeptConfig {
+            state: State::Active,
+            ..config(number, &[copy(1, "one", 5), copy(2, "two", 5)])
+        };
+        add(store, &kept).await;
+        // The thing is disconnected from a channel that its configuration loses.
+        let without_one = Change::Channels {
+            channels: vec![copy(2, "two", 5)],
+            since: Timestamp(90),
+        };
+        let cut = Effect::Deactivate {
+            thing: thing(number),
+            channel: channel(1),
+            at: Timestamp(100),
+        };
+        let id = number.to_string();
+        let (changed, heard) = tokio::join!(
+            change(store, number, 1, without_one),
+            hear(store, last.as_deref(), &id, cut)
+        );
+        assert!(heard);
+        last = Some(id);
+        let state = read(store, number).await.state;
+        assert_eq!(changed, state == State::Active, "{number}");
+    }
+    for number in 1..=20 {
+        // The last two that have a channel go: nobody has it then, and the next copy counts.
+        let (one, two) = (100 + 2 * number, 101 + 2 * number);
+        let shared = copy(50, "shared", 9);
+        add(store, &config(one, std::slice::from_ref(&shared))).await;
+        add(store, &config(two, std::slice::from_ref(&shared))).await;
+        let (first, second) = tokio::join!(
+            change(store, one, 1, Change::Remove),
+            change(store, two, 1, Change::Remove)
+        );
+        assert!(first && second);
+        add(store, &config(one, &[copy(50, "anew", 8)])).await;
+        let found = read(store, one).await.channels;
+        assert_eq!(found[0].name, "anew", "{number}");
+        assert!(change(store, one, 1, Change::Remove).await);
+    }
+}
+
+/// Short for the id of thing or channel `number`.
+fn hex(number: u8) -> String {
+    channel(number).to_string()
+}
+
+pub(crate) async fn what_is_heard_is_announced_if_it_changes_something(store: &impl Announced) {
+    let kept = |number| KeptConfig {
+        state: State::Active,
+        ..config(number, &[copy(1, "one", 5), copy(2, "two", 5)])
+    };
+    add(store, &kept(10)).await;
+    add(store, &kept(20)).await;
+    let (one, two, ten, twenty) = (hex(1), hex(2), hex(10), hex(20));
+    let cut = |number, at| Effect::Deactivate {
+        thing: thing(number),
+        channel: channel(1),
+        at: Timestamp(at),
+    };
+    let shut = |number, at| Effect::RemoveChannel {
+        channel: channel(number),
+        at: Timestamp(at),
+    };
+    let remove = |number, at| Effect::RemoveConfig {
+        thing: thing(number),
+        at: Timestamp(at),
+    };
+    let nothing: Vec<String> = Vec::new();
+    let steps = [
+        (Effect::Nothing, nothing.clone()),
+        (Effect::UpdateChannel(copy(1, "older", 4)), nothing.clone()),
+        (
+            Effect::UpdateChannel(copy(9, "nobody's", 9)),
+            nothing.clone(),
+        ),
+        (
+            Effect::UpdateChannel(copy(1, "newer", 6)),
+            vec![format!(
+                "channel.update_handler channel_id={one} name=newer metadata={{\"a\":{{\"b\":[1]}}}}"
+            )],
+        ),
+        // Before it was activated, of another's, twice.
+        (cut(10, 9), nothing.clone()),
+        (cut(11, 90), nothing.clone()),
+        (
+            cut(10, 90),
+            vec![format!("thing.disconnect thing_id={ten} channel_id={one}")],
+        ),
+        (cut(10, 91), nothing.clone()),
+        // One for each that loses it.
+        (shut(9, 90), nothing.clone()),
+        (
+            shut(2, 90),
+            vec![
+                format!("config.remove_handler config_id={ten} channel_id={two}"),
+                format!("config.remove_handler config_id={twenty} channel_id={two}"),
+            ],
+        ),
+        (shut(2, 91), nothing.clone()),
+        (remove(20, 19), nothing.clone()),
+        (remove(11, 90), nothing.clone()),
+        (
+            remove(20, 90),
+            vec![format!("config.remove_handler config_id={twenty}")],
+        ),
+        (remove(20, 91), nothing.clone()),
+        (
+            Effect::SetAside {
+                reason: "nonsense".into(),
+                fields: Vec::new(),
+            },
+            nothing,
+        ),
+    ];
+    let mut last = None;
+    let mut announced = 0;
+    for (number, (effect, due)) in steps.into_iter().enumerate() {
+        let id = number.to_string();
+        assert!(hear(store, last.as_deref(), &id, effect.clone()).await);
+        let told = lines(store).await;
+        assert_eq!(told[announced..], due, "{effect:?}");
+        announced = told.len();
+        // Heard again, as after a crash before it was acknowledged.
+        assert!(!hear(store, last.as_deref(), &id, effect).await);
+        assert_eq!(lines(store).await.len(), announced);
+        last = Some(id);
+    }
+}
+
+pub(crate) async fn newer_copies_of_channels_are_announced_before_what_brings_them(
+    store: &impl Announced,
+) {
+    let made = |number| Event::operation(Stream::Bootstrap, "config.create", [("n", number)]);
+    let add = async |kept: KeptConfig, number: &str| {
+        let added = store.add_config(&kept, vec![made(number.to_owned())]);
+        added.await.expect("added");
+    };
+    add(config(1, &[copy(1, "one", 5)]), "1").await;
+    add(config(2, &[copy(1, "newer", 6), copy(2, "two", 6)]), "2").await;
+    add(config(3, &[copy(1, "older", 4)]), "3").await;
+    let change = Change::Channels {
+        channels: vec![copy(2, "two, newer", 7)],
+        since: Timestamp(9),
+    };
+    let events = vec![made("4".to_owned())];
+    let changed = store.change_config(thing(1), 1, change.clone(), events);
+    assert!(changed.await.expect("asked"));
+    // Of another revision: nothing is kept, and nothing said.
+    let events = vec![made("5".to_owned())];
+    let changed = store.change_config(thing(1), 1, change, events);
+    assert!(!changed.await.expect("asked"));
+    let updated = |number, name| {
+        format!(
+            "channel.update_handler channel_id={} name={name} metadata={{\"a\":{{\"b\":[1]}}}}",
+            hex(number)
+        )
+    };
+    let due = [
+        "config.create n=1".to_owned(),
+        updated(1, "newer"),
+        "config.create n=2".to_owned(),
+        "config.create n=3".to_owned(),
+        updated(2, "two, newer"),
+        "config.create n=4".to_owned(),
+    ];
+    assert_eq!(lines(store).await, due);
 }

@@ -1,5 +1,6 @@
 //! What stores promise, on each of them: in memory, in a SQLite file, in a PostgreSQL.
 
+mod attempts;
 mod before;
 mod bootstrap;
 mod groups;
@@ -162,6 +163,9 @@ mod of_configurations {
             an_entry_is_heard_once_and_in_turn,
             what_is_heard_changes_what_is_older,
             what_was_set_aside_is_listed_and_taken_up_once,
+            what_comes_at_one_time_is_as_if_one_came_after_the_other,
+            what_is_heard_is_announced_if_it_changes_something,
+            newer_copies_of_channels_are_announced_before_what_brings_them,
         },
         memory: memory
     }
