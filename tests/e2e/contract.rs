@@ -14,6 +14,7 @@
 pub(crate) mod grpc;
 mod ledger;
 mod names;
+pub(crate) mod operations;
 mod presence;
 mod step;
 mod whole;

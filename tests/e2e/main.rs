@@ -76,6 +76,7 @@ mod takeover;
 mod terms;
 mod things;
 mod tls;
+mod tokens;
 mod upheaval;
 mod users;
 mod websocket;

@@ -1,6 +1,7 @@
 //! Users: made, changed, shut out; signed in, and in again with a mail.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -403,7 +404,12 @@ fn nobody_can_tell_a_wrong_password_from_a_user_that_there_is_not() {
 
 /// The mails that were written.
 pub(crate) fn mails(world: &World) -> Vec<String> {
-    let Ok(files) = std::fs::read_dir(world.folder().join("data/mails")) else {
+    mails_in(&world.folder())
+}
+
+/// The mails that a world in this folder has written.
+pub(crate) fn mails_in(folder: &Path) -> Vec<String> {
+    let Ok(files) = std::fs::read_dir(folder.join("data/mails")) else {
         return Vec::new();
     };
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
@@ -414,11 +420,16 @@ pub(crate) fn mails(world: &World) -> Vec<String> {
 }
 
 pub(crate) fn token_of(world: &World, mail: &str) -> String {
-    let text = mail.replace("=\r\n", "").replace("=3D", "=");
-    let (_, rest) = text.split_once("?token=").expect("a link");
-    let token = rest.split_whitespace().next().expect("a token").to_owned();
+    let token = token_in(mail);
     world.secrets.add(&*token);
     token
+}
+
+/// The token in the link of a mail.
+pub(crate) fn token_in(mail: &str) -> String {
+    let text = mail.replace("=\r\n", "").replace("=3D", "=");
+    let (_, rest) = text.split_once("?token=").expect("a link");
+    rest.split_whitespace().next().expect("a token").to_owned()
 }
 
 fn reset(world: &World, token: &str, password: &str) -> u16 {

@@ -1,6 +1,6 @@
 //! One step of a table: a request, its answer, and the events it causes.
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Step {
     pub(super) line: usize,
     /// `users`, `things`, `bootstrap` over REST, `grpc` or `mqtt`.
@@ -20,7 +20,7 @@ pub(super) struct Step {
 }
 
 /// An event that is due.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) stream: String,
     pub(super) operation: String,

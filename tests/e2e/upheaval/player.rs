@@ -1,4 +1,8 @@
-//! Somebody who changes everything there is to be changed, and knows what must have come of it.
+//! Somebody who does everything there is to be done, and knows what must have come of it.
+
+mod bootstrap;
+mod things;
+mod users;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,6 +19,7 @@ use crate::contract::grpc::Caller;
 use crate::crashes::Dice;
 use crate::rest::try_send;
 use crate::world::World;
+use users::Account;
 
 /// How long somebody waits before trying a server again that is gone.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -22,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What came of a request.
 enum Outcome {
     Done(Value),
-    /// Understood and refused: that it is so already, that there is none.
+    /// Understood and refused: that it is so already, that there is none, that a login has ended or a key is not right.
     Refused(String),
     /// The server is gone: it may or may not have happened.
     Unknown,
@@ -31,12 +36,33 @@ enum Outcome {
 impl Outcome {
     /// Of what is never refused: it has happened, or nobody knows.
     fn is_done(&self, what: &str) -> bool {
+        self.done(what).is_some()
+    }
+
+    /// As [`Self::is_done`], with the answer.
+    fn done(&self, what: &str) -> Option<&Value> {
         match self {
-            Self::Done(_) => true,
-            Self::Unknown => false,
+            Self::Done(value) => Some(value),
+            Self::Unknown => None,
             Self::Refused(why) => panic!("{what}: {why}"),
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    Rest,
+    Grpc,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+enum Who {
+    /// Without a word about it.
+    Nobody,
+    Token(String),
+    /// A thing or a device.
+    Key(String),
 }
 
 /// What may be the value of a column at the end. None for a row that is not there.
@@ -56,19 +82,85 @@ pub(super) struct Player<'a> {
     token: String,
     user: String,
     count: u64,
+    /// What is to be done before it is done again.
+    deck: Vec<(Act, Edge)>,
+    /// By which way it is asked.
+    edge: Edge,
     things: Vec<String>,
     channels: Vec<String>,
     groups: Vec<String>,
     configs: Vec<String>,
-    /// A user of its own, to be put into groups.
-    member: String,
+    /// A user of its own, who is in groups, and signs in and out.
+    member: Account,
+    /// A thing that is never shut out, with the keys that it may have.
+    lamp: (String, Vec<String>),
+    /// A channel that is never shut; the lamp is connected to it.
+    room: String,
     pub(super) facts: BTreeMap<Fact, Possible>,
     pub(super) announced: Vec<Announced>,
+    /// What must not be left behind.
+    pub(super) secrets: Vec<String>,
     /// Where gRPC was served last, and who asks there.
     caller: RefCell<Option<(String, Caller)>>,
 }
 
+/// Something to do.
+type Act = for<'a, 'b> fn(&'b mut Player<'a>);
+
+/// Everything there is to do, each over REST and over gRPC.
+const ACTS: &[Act] = &[
+    |it| it.register(),
+    |it| it.sign_in(),
+    |it| it.refresh(),
+    |it| it.sign_out(),
+    |it| it.change_secret(),
+    |it| it.reset_secret(),
+    |it| it.change_identity(),
+    |it| it.shut_member_out(),
+    |it| it.rename_user(),
+    |it| it.tag_user(),
+    |it| it.look_at_users(),
+    |it| it.make_group(),
+    |it| it.rename_group(),
+    |it| it.toggle_group(),
+    |it| it.look_at_groups(),
+    |it| it.allow(),
+    |it| it.forbid(),
+    |it| it.ask_about_users(),
+    |it| it.make_thing(),
+    |it| it.make_things(),
+    |it| it.rename_thing(),
+    |it| it.tag_thing(),
+    |it| it.rotate_key(),
+    |it| it.give_thing_away(),
+    |it| it.toggle_thing(),
+    |it| it.look_at_things(),
+    |it| it.make_channel(),
+    |it| it.make_channels(),
+    |it| it.rename_channel(),
+    |it| it.toggle_channel(),
+    |it| it.look_at_channels(),
+    |it| it.connect(),
+    |it| it.connect_one(),
+    |it| it.change_policy(),
+    |it| it.disconnect(),
+    |it| it.disconnect_one(),
+    |it| it.ask_about_things(),
+    |it| it.add_config(),
+    |it| it.set_content(),
+    |it| it.set_certificates(),
+    |it| it.set_connections(),
+    |it| it.set_state(),
+    |it| it.remove_config(),
+    |it| it.look_at_configs(),
+    |it| it.fetch(),
+    |it| it.lose_the_thing(),
+    |it| it.lose_a_channel(),
+    |it| it.lose_a_connection(),
+];
+
 impl<'a> Player<'a> {
+    /// With one of everything, while the server is there.
     pub(super) fn join(world: &World, game: &'a Game, number: u64, seed: u64) -> Self {
         let mut player = Self {
             game,
@@ -77,51 +169,85 @@ impl<'a> Player<'a> {
             token: String::new(),
             user: String::new(),
             count: 0,
+            deck: Vec::new(),
+            edge: Edge::Rest,
             things: Vec::new(),
             channels: Vec::new(),
             groups: Vec::new(),
             configs: Vec::new(),
-            member: String::new(),
+            member: Account::default(),
+            lamp: (String::new(), Vec::new()),
+            room: String::new(),
             caller: RefCell::new(None),
             facts: BTreeMap::new(),
             announced: Vec::new(),
+            secrets: Vec::new(),
         };
-        let identity = format!("player-{number}@example.com");
-        let secret = format!("the secret of {number}");
-        world.secrets.add(&*secret);
-        let credentials = json!({ "identity": identity, "secret": secret });
-        let name = player.name();
-        let user = json!({ "name": name, "credentials": credentials });
-        let user = player.must("users", "POST /users", &user);
-        user["id"]
-            .as_str()
-            .expect("an id")
-            .clone_into(&mut player.user);
-        let user = player.user.clone();
-        player.note(("users", user.clone(), "name"), Some(name), true);
-        player.note(("users", user, "tags"), Some(String::new()), true);
-        let tokens = player.must("users", "POST /users/tokens/issue", &credentials);
-        let token = tokens["access_token"].as_str().expect("a token");
-        world.secrets.add(token);
-        token.clone_into(&mut player.token);
-        let identity = format!("member-of-{number}@example.com");
-        let credentials = json!({ "identity": identity, "secret": secret });
-        let member = player.must(
-            "users",
-            "POST /users",
-            &json!({ "credentials": credentials }),
-        );
-        member["id"]
-            .as_str()
-            .expect("an id")
-            .clone_into(&mut player.member);
+        player.settle();
+        for secret in player.secrets.drain(..) {
+            world.secrets.add(secret);
+        }
         player
+    }
+
+    fn settle(&mut self) {
+        let identity = format!("player-{}@example.com", self.number);
+        let secret = format!("the secret of {}", self.number);
+        let credentials = json!({ "identity": identity, "secret": secret });
+        let name = self.name();
+        let user = json!({ "name": name, "credentials": credentials });
+        let user = self.must("users", "POST /users", &user);
+        self.user = text(&user["id"]);
+        let user = self.user.clone();
+        self.note(("users", user.clone(), "name"), Some(name), true);
+        self.note(("users", user, "tags"), Some(String::new()), true);
+        let tokens = self.must("users", "POST /users/tokens/issue", &credentials);
+        self.token = text(&tokens["access_token"]);
+        self.secrets.extend([secret, self.token.clone()]);
+        let (identity, secret) = (self.address(), self.secret());
+        let credentials = json!({ "identity": identity, "secret": secret });
+        let new = json!({ "credentials": credentials });
+        let member = self.must("users", "POST /users", &new);
+        let id = text(&member["id"]);
+        let fact = ("users", id.clone(), "identity");
+        self.note(fact, Some(identity.clone()), true);
+        self.member = Account::new(id, identity, secret);
+        let key = self.secret();
+        let new = json!({ "name": "lamp", "credentials": { "secret": key } });
+        let lamp = self.must("things", "POST /things", &new);
+        self.lamp = (text(&lamp["id"]), vec![key]);
+        let name = self.name();
+        let room = self.must("things", "POST /channels", &json!({ "name": name }));
+        self.room = text(&room["id"]);
+        let fact = ("channels", self.room.clone(), "name");
+        self.note(fact, Some(name), true);
+        let pair = json!({ "subjects": [self.lamp.0], "objects": [self.room] });
+        self.must("things", "POST /connect", &pair);
+        let pair = format!("{} {}", self.lamp.0, self.room);
+        let fact = ("thing-policies", pair, "actions");
+        self.note(fact, Some("[m_write,m_read]".to_owned()), true);
+        for make in [Self::make_thing, Self::make_channel, Self::make_group] {
+            make(self);
+        }
+        self.add_config();
     }
 
     /// A name that nobody has had.
     fn name(&mut self) -> String {
         self.count += 1;
         format!("{}-{}", self.number, self.count)
+    }
+
+    /// An address that nobody has had.
+    fn address(&mut self) -> String {
+        format!("member-{}@example.com", self.name())
+    }
+
+    /// A password or key that nobody has had.
+    fn secret(&mut self) -> String {
+        let secret = format!("a secret of {}", self.name());
+        self.secrets.push(secret.clone());
+        secret
     }
 
     /// Where a service is now. Waits a little if it is gone.
@@ -133,45 +259,59 @@ impl<'a> Player<'a> {
         places.map(|places| places[service].clone())
     }
 
-    fn ask(&self, service: &str, what: &str, body: &Value) -> Outcome {
+    fn me(&self) -> Who {
+        match self.token.as_str() {
+            "" => Who::Nobody,
+            token => Who::Token(token.to_owned()),
+        }
+    }
+
+    /// Asks over REST.
+    fn ask(&self, who: &Who, service: &str, what: &str, body: &Value) -> Outcome {
         let Some(address) = self.place(service) else {
             return Outcome::Unknown;
         };
-        let bearer = format!("Authorization: Bearer {}", self.token);
-        let mut headers = vec!["Content-Type: application/json"];
-        if !self.token.is_empty() {
-            headers.push(&bearer);
-        }
-        let body = match body {
+        let credentials = match who {
+            Who::Nobody => None,
+            Who::Token(token) => Some(format!("Authorization: Bearer {token}")),
+            Who::Key(key) => Some(format!("Authorization: Thing {key}")),
+        };
+        // For those who want a new password.
+        let mut headers = vec![
+            "Content-Type: application/json",
+            "Referer: http://localhost",
+        ];
+        headers.extend(credentials.as_deref());
+        let text = match body {
             Value::Null => String::new(),
             body => body.to_string(),
         };
-        let Ok(answer) = try_send(&address, what, &headers, body.as_bytes()) else {
+        let Ok(answer) = try_send(&address, what, &headers, text.as_bytes()) else {
             thread::sleep(PAUSE);
             return Outcome::Unknown;
         };
         match answer.status {
             200..300 => {
-                self.game.done.fetch_add(1, Ordering::Relaxed);
+                self.game.did(&format!("{service} {what}"));
                 Outcome::Done(serde_json::from_str(&answer.body).unwrap_or_default())
             }
             // It is on its way out.
             503 => Outcome::Unknown,
-            400 | 404 | 409 => Outcome::Refused(format!("{answer:?}")),
+            400 | 401 | 403 | 404 | 409 => Outcome::Refused(format!("{answer:?}")),
             _ => panic!("{what} {body}: {answer:?}"),
         }
     }
 
     fn must(&self, service: &str, what: &str, body: &Value) -> Value {
-        match self.ask(service, what, body) {
+        match self.ask(&self.me(), service, what, body) {
             Outcome::Done(value) => value,
             Outcome::Refused(why) => panic!("{what}: {why}"),
             Outcome::Unknown => panic!("{what}: nobody answers"),
         }
     }
 
-    /// Asks over gRPC.
-    fn call(&self, method: &str, body: &Value) -> Outcome {
+    /// Asks over gRPC; a key is in the message.
+    fn call(&self, who: &Who, method: &str, body: &Value) -> Outcome {
         let Some(address) = self.place("grpc") else {
             return Outcome::Unknown;
         };
@@ -181,10 +321,13 @@ impl<'a> Player<'a> {
             let caller = Caller::new(&address);
             (address, caller)
         }));
-        let answer = caller.call(method, &body.to_string(), Some(&self.token));
-        match answer {
+        let token = match who {
+            Who::Token(token) => Some(token.as_str()),
+            Who::Nobody | Who::Key(_) => None,
+        };
+        match caller.call(method, &body.to_string(), token) {
             Ok(value) => {
-                self.game.done.fetch_add(1, Ordering::Relaxed);
+                self.game.did(&format!("grpc {method}"));
                 Outcome::Done(value)
             }
             // The server has not said so, or is on its way out.
@@ -193,20 +336,34 @@ impl<'a> Player<'a> {
                 Outcome::Unknown
             }
             Err(status) => match status.code() {
-                Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => {
-                    Outcome::Refused(format!("{status:?}"))
-                }
+                Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::Unauthenticated
+                | Code::PermissionDenied => Outcome::Refused(format!("{status:?}")),
                 _ => panic!("{method} {body}: {status:?}"),
             },
         }
     }
 
-    /// Asks over REST or gRPC, as the dice say.
-    fn either(&mut self, rest: (&str, &str, &Value), grpc: (&str, &Value)) -> Outcome {
-        if self.dice.throw(2) == 0 {
-            return self.ask(rest.0, rest.1, rest.2);
+    /// Asks over REST or gRPC, whichever it is the turn of.
+    fn either(&self, rest: (&str, &str, &Value), grpc: (&str, &Value)) -> Outcome {
+        self.either_as(&self.me(), rest, grpc)
+    }
+
+    fn either_as(&self, who: &Who, rest: (&str, &str, &Value), grpc: (&str, &Value)) -> Outcome {
+        match self.edge {
+            Edge::Rest => self.ask(who, rest.0, rest.1, rest.2),
+            Edge::Grpc => self.call(who, &format!("rollcall.{}", grpc.0), grpc.1),
         }
-        self.call(&format!("rollcall.{}", grpc.0), grpc.1)
+    }
+
+    /// Asks for something that changes nothing.
+    fn read(&self, service: &str, path: &str, method: &str, message: &Value) {
+        let what = format!("GET {path}");
+        self.either((service, &what, &Value::Null), (method, message))
+            .is_done(&what);
     }
 
     /// Notes what is known of a column after a request.
@@ -237,153 +394,34 @@ impl<'a> Player<'a> {
         format!("{a:08x}-{b:04x}-4{c:03x}-8{d:03x}-{e:06x}{f:06x}")
     }
 
-    /// One of them, if there are any.
-    fn one(&mut self, of: fn(&Self) -> &Vec<String>) -> Option<String> {
-        let count = of(self).len() as u64;
-        match count {
-            0 => None,
-            count => {
-                let n = self.dice.throw(count);
-                usize::try_from(n).ok().map(|n| of(self)[n].clone())
-            }
-        }
+    /// One of them; there is always one.
+    fn one(&mut self, of: fn(&Self) -> &Vec<String>) -> String {
+        let n = self.dice.throw(of(self).len() as u64);
+        of(self)[usize::try_from(n).expect("a small number")].clone()
     }
 
     pub(super) fn play(&mut self) {
         while !self.game.over.load(Ordering::Relaxed) {
-            self.act();
+            let (act, edge) = match self.deck.pop() {
+                Some(card) => card,
+                None => {
+                    self.shuffle();
+                    continue;
+                }
+            };
+            self.edge = edge;
+            act(self);
         }
     }
 
-    fn act(&mut self) {
-        let thing = self.one(|it| &it.things);
-        let channel = self.one(|it| &it.channels);
-        let group = self.one(|it| &it.groups);
-        let config = self.one(|it| &it.configs);
-        match (self.dice.throw(25), thing, channel, group, config) {
-            (0..2, ..) => self.make_thing(),
-            (2, ..) => self.make_channel(),
-            (3, ..) => self.make_group(),
-            (4, _, Some(channel), ..) => self.make_config(&channel),
-            (5..7, Some(id), ..) => {
-                self.rename("things", "things", "thing.update", "PATCH", &id);
-            }
-            (7, _, Some(id), ..) => {
-                self.rename("things", "channels", "channel.update", "PUT", &id);
-            }
-            (8, _, _, Some(id), _) => self.rename("users", "groups", "group.update", "PUT", &id),
-            (9, ..) => {
-                let user = self.user.clone();
-                self.rename("users", "users", "user.update", "PATCH", &user);
-            }
-            (10, Some(id), ..) => {
-                let rpc = "things.v1.Things/UpdateThingTags";
-                self.tag("things", "thing.update_tags", rpc, &id);
-            }
-            (21, ..) => {
-                let (user, rpc) = (self.user.clone(), "users.v1.Users/UpdateUserTags");
-                self.tag("users", "user.update_tags", rpc, &user);
-            }
-            (11, Some(id), ..) => self.toggle("things", "things", &id),
-            (12, _, _, Some(id), _) => self.toggle("users", "groups", &id),
-            (13..15, Some(thing), Some(channel), ..) => self.connect(&thing, &channel),
-            (15, Some(thing), Some(channel), ..) => self.disconnect(&thing, &channel),
-            (16, .., Some(config)) => self.set_content(&config),
-            (17, .., Some(config)) => self.set_state(&config),
-            (18..20, _, _, Some(group), _) => self.allow(&group),
-            (20, _, _, Some(group), _) => self.forbid(&group),
-            _ => self.look(),
-        }
-    }
-
-    fn look(&mut self) {
-        let (service, what, method) = match self.dice.throw(4) {
-            0 => ("users", "GET /groups?limit=5", "users.v1.Groups/ListGroups"),
-            1 => (
-                "things",
-                "GET /things?limit=5",
-                "things.v1.Things/ListThings",
-            ),
-            2 => (
-                "things",
-                "GET /channels?limit=5",
-                "things.v1.Channels/ListChannels",
-            ),
-            _ => (
-                "bootstrap",
-                "GET /things/configs?limit=5",
-                "bootstrap.v1.Bootstrap/ListConfigs",
-            ),
-        };
-        let page = match service {
-            "bootstrap" => json!({ "limit": 5 }),
-            _ => json!({ "page": { "limit": 5 } }),
-        };
-        self.either((service, what, &Value::Null), (method, &page))
-            .is_done(what);
-    }
-
-    /// Things and channels are given their ids, so that they are known whether there was an answer or not.
-    fn make(&mut self, path: &'static str, operation: &'static str) -> Option<String> {
-        let (id, name) = (self.id(), self.name());
-        let body = json!({ "id": id, "name": name });
-        let outcome = self.ask("things", &format!("POST /{path}"), &body);
-        let is_certain = outcome.is_done(&body.to_string());
-        self.note((path, id.clone(), "name"), Some(name), is_certain);
-        self.announce("things", operation, "id", &id, is_certain);
-        is_certain.then_some(id)
-    }
-
-    fn make_thing(&mut self) {
-        let made = self.make("things", "thing.create");
-        let Some(id) = made else { return };
-        self.note(("things", id.clone(), "tags"), Some(String::new()), true);
-        self.things.push(id);
-    }
-
-    fn make_channel(&mut self) {
-        let made = self.make("channels", "channel.create");
-        self.channels.extend(made);
-    }
-
-    fn make_group(&mut self) {
-        let name = self.name();
-        let outcome = self.ask("users", "POST /groups", &json!({ "name": name }));
-        let is_certain = matches!(outcome, Outcome::Done(_));
-        self.announce("users", "group.create", "name", &name, is_certain);
-        match outcome {
-            Outcome::Done(group) => {
-                let id = group["id"].as_str().expect("an id").to_owned();
-                self.note(("groups", id.clone(), "name"), Some(name), true);
-                self.groups.push(id);
-            }
-            Outcome::Unknown => {}
-            Outcome::Refused(why) => panic!("group {name}: {why}"),
-        }
-    }
-
-    /// For a thing of its own, which is never disabled: that would take the configuration with it.
-    fn make_config(&mut self, channel: &str) {
-        let Some(thing) = self.make("things", "thing.create") else {
-            return;
-        };
-        let name = self.name();
-        let body = json!({
-            "thing_id": thing,
-            "external_id": format!("device {name}"),
-            "external_key": "an external key",
-            "channels": [channel],
-            "name": name,
-            "content": "{}",
-        });
-        let outcome = self.ask("bootstrap", "POST /things/configs", &body);
-        let is_certain = outcome.is_done("POST /things/configs");
-        self.announce("bootstrap", "config.create", "thing_id", &thing, is_certain);
-        self.note(("configs", thing.clone(), "name"), Some(name), is_certain);
-        if is_certain {
-            let fact = ("configs", thing.clone(), "state");
-            self.note(fact, Some("0".to_owned()), true);
-            self.configs.push(thing);
+    fn shuffle(&mut self) {
+        let edges = [Edge::Rest, Edge::Grpc];
+        let cards = ACTS.iter().flat_map(|act| edges.map(|edge| (*act, edge)));
+        self.deck = cards.collect();
+        for n in (1..self.deck.len()).rev() {
+            let other = self.dice.throw(n as u64 + 1);
+            self.deck
+                .swap(n, usize::try_from(other).expect("a small number"));
         }
     }
 
@@ -428,93 +466,42 @@ impl<'a> Player<'a> {
     /// Disables and enables again, so that the rest of the game goes on.
     fn toggle(&mut self, service: &'static str, kind: &'static str, id: &str) {
         for (verb, status) in [("disable", "disabled"), ("enable", "enabled")] {
-            let outcome = self.ask(service, &format!("POST /{kind}/{id}/{verb}"), &Value::Null);
-            // It is refused if it is so already.
-            let is_certain = !matches!(outcome, Outcome::Unknown);
-            let fact = (kind, id.to_owned(), "status");
-            self.note(fact, Some(status.to_owned()), is_certain);
+            self.set_status(service, kind, id, verb, status);
         }
     }
 
-    fn connect(&mut self, thing: &str, channel: &str) {
-        let action = ["m_read", "m_write"][usize::from(self.dice.throw(2) == 0)];
-        let body = json!({ "subjects": [thing], "objects": [channel], "actions": [action] });
+    fn set_status(
+        &mut self,
+        service: &'static str,
+        kind: &'static str,
+        id: &str,
+        verb: &str,
+        status: &str,
+    ) -> bool {
+        let rpc = match (kind, verb) {
+            ("users", "enable") => "users.v1.Users/EnableUser",
+            ("users", _) => "users.v1.Users/DisableUser",
+            ("groups", "enable") => "users.v1.Groups/EnableGroup",
+            ("groups", _) => "users.v1.Groups/DisableGroup",
+            ("things", "enable") => "things.v1.Things/EnableThing",
+            ("things", _) => "things.v1.Things/DisableThing",
+            (_, "enable") => "things.v1.Channels/EnableChannel",
+            _ => "things.v1.Channels/DisableChannel",
+        };
         let outcome = self.either(
-            ("things", "POST /connect", &body),
-            ("things.v1.Policies/Connect", &body),
+            (service, &format!("POST /{kind}/{id}/{verb}"), &Value::Null),
+            (rpc, &json!({ "id": id })),
         );
-        let is_certain = outcome.is_done(&body.to_string());
-        let fact = ("thing-policies", format!("{thing} {channel}"), "actions");
-        self.note(fact, Some(format!("[{action}]")), is_certain);
-    }
-
-    fn disconnect(&mut self, thing: &str, channel: &str) {
-        let what = format!("DELETE /policies/{thing}/{channel}");
-        let body = json!({ "subjects": [thing], "objects": [channel] });
-        let outcome = self.either(
-            ("things", &what, &Value::Null),
-            ("things.v1.Policies/Disconnect", &body),
-        );
+        // It is refused if it is so already.
         let is_certain = !matches!(outcome, Outcome::Unknown);
-        let fact = ("thing-policies", format!("{thing} {channel}"), "actions");
-        self.note(fact, None, is_certain);
+        let fact = (kind, id.to_owned(), "status");
+        let before = || vec![Some("enabled".to_owned())];
+        self.facts.entry(fact.clone()).or_insert_with(before);
+        self.note(fact, Some(status.to_owned()), is_certain);
+        is_certain
     }
+}
 
-    fn set_content(&mut self, config: &str) {
-        let name = self.name();
-        let what = format!("PUT /things/configs/{config}");
-        let body = json!({ "name": name, "content": "more" });
-        let message = json!({ "thing_id": config, "name": name, "content": "more" });
-        let outcome = self.either(
-            ("bootstrap", &what, &body),
-            ("bootstrap.v1.Bootstrap/UpdateConfig", &message),
-        );
-        let is_certain = outcome.is_done(&what);
-        self.announce("bootstrap", "config.update", "name", &name, is_certain);
-        self.note(
-            ("configs", config.to_owned(), "name"),
-            Some(name),
-            is_certain,
-        );
-    }
-
-    fn set_state(&mut self, config: &str) {
-        let state = self.dice.throw(2);
-        let what = format!("PUT /things/state/{config}");
-        let outcome = self.either(
-            ("bootstrap", &what, &json!({ "state": state })),
-            (
-                "bootstrap.v1.Bootstrap/ChangeState",
-                &json!({ "thing_id": config, "state": state }),
-            ),
-        );
-        let is_certain = outcome.is_done(&what);
-        let fact = ("configs", config.to_owned(), "state");
-        self.note(fact, Some(state.to_string()), is_certain);
-    }
-
-    fn allow(&mut self, group: &str) {
-        let action = ["c_list", "g_list"][usize::from(self.dice.throw(2) == 0)];
-        let body = json!({ "subject": self.member, "object": group, "actions": [action] });
-        let is_certain = self
-            .ask("users", "POST /policies", &body)
-            .is_done("POST /policies");
-        let fact = (
-            "user-policies",
-            format!("{} {group}", self.member),
-            "actions",
-        );
-        self.note(fact, Some(format!("[{action}]")), is_certain);
-    }
-
-    fn forbid(&mut self, group: &str) {
-        let what = format!("DELETE /policies/{}/{group}", self.member);
-        let is_certain = self.ask("users", &what, &Value::Null).is_done(&what);
-        let fact = (
-            "user-policies",
-            format!("{} {group}", self.member),
-            "actions",
-        );
-        self.note(fact, None, is_certain);
-    }
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
 }
