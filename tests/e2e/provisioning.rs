@@ -334,7 +334,7 @@ fn a_wrong_configuration_stops_the_start_and_is_named() {
         (
             "ROLLCALL_THINGS__AUTHORITY",
             "::",
-            "no address of a things service",
+            "things.authority: write http",
         ),
         ("ROLLCALL_LOG__FILTER", "a=b=c", "log.filter"),
         ("ROLLCALL_LOG__FORMAT", "xml", "xml"),
