@@ -132,6 +132,7 @@ const ACTS: &[Act] = &[
     |it| it.rename_thing(),
     |it| it.tag_thing(),
     |it| it.rotate_key(),
+    |it| it.lend_key(),
     |it| it.give_thing_away(),
     |it| it.toggle_thing(),
     |it| it.look_at_things(),

@@ -108,6 +108,21 @@ impl Player<'_> {
         self.lamp.1.push(key);
     }
 
+    /// The lamp's key is lent, read and asked back, as services do it among themselves.
+    pub(super) fn lend_key(&mut self) {
+        let by_id = json!({ "id": self.lamp.0 });
+        let [lend, read, end] = ["LendThingKey", "ReadLentThingKey", "EndThingKeyLoan"]
+            .map(|it| format!("rollcall.things.v1.Things/{it}"));
+        let Outcome::Done(lent) = self.call(&self.me(), &lend, &by_id) else {
+            return;
+        };
+        let loan = text(&lent["loan"]);
+        let with_loan = json!({ "id": self.lamp.0, "loan": loan });
+        self.secrets.push(loan);
+        self.call(&Who::Nobody, &read, &with_loan).is_done(&read);
+        self.call(&self.me(), &end, &by_id).is_done(&end);
+    }
+
     /// A thing that is not needed any longer.
     pub(super) fn give_thing_away(&mut self) {
         let Some(id) = self.make("things", "thing.create", 1).pop() else {
