@@ -1,6 +1,7 @@
 //! Thousands of clients on one thread, and what they have seen: when each was let in, when its socket ended, and
 //! who ended it.
 
+mod letters;
 mod visit;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::dice::Dice;
 use crate::world::Thing;
+pub(crate) use letters::Post;
 
 /// How a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,9 @@ pub(crate) struct Crowd {
     doors: Vec<SocketAddr>,
     pub(crate) names: Vec<Name>,
     things: Vec<Thing>,
+    /// Where letters go.
+    channel: String,
+    posts: Mutex<Vec<Post>>,
     attempts: Mutex<Vec<Attempt>>,
     phase: watch::Sender<Phase>,
 }
@@ -112,25 +117,35 @@ pub(crate) fn attempt_of(peer: &str) -> Option<u64> {
 }
 
 impl Crowd {
-    /// So many clients of these things, every tenth with the client id of another.
+    /// So many clients of these things, every tenth with the client id of another; then a reader and a writer of letters for
+    /// each door, which are things of their own, the last ones.
     pub(crate) fn gather(
         began: Instant,
         doors: Vec<SocketAddr>,
         things: Vec<Thing>,
+        channel: String,
         clients: usize,
     ) -> Arc<Self> {
+        let others = things.len() - 2 * doors.len();
         let name = |n: usize| {
             let n = if n % 10 == 9 { n - 1 } else { n };
             Name {
-                thing: things[n % things.len()].id.clone(),
+                thing: things[n % others].id.clone(),
                 client_id: format!("client-{n}"),
             }
         };
+        let mut names: Vec<Name> = (0..clients).map(name).collect();
+        names.extend(things[others..].iter().enumerate().map(|(n, thing)| Name {
+            thing: thing.id.clone(),
+            client_id: format!("post-{n}"),
+        }));
         Arc::new(Self {
             began,
+            posts: Mutex::new(vec![Post::default(); doors.len()]),
             doors,
-            names: (0..clients).map(name).collect(),
+            names,
             things,
+            channel,
             attempts: Mutex::default(),
             phase: watch::Sender::new(Phase::Play),
         })
@@ -138,7 +153,14 @@ impl Crowd {
 
     /// Sets all of them on their ways.
     pub(crate) fn begin(self: &Arc<Self>, runtime: &tokio::runtime::Handle, seed: u64) {
-        for client in 0..self.names.len() {
+        let doors = self.doors.len();
+        let others = self.names.len() - 2 * doors;
+        for slot in 0..doors {
+            let (reader, writer) = (others + slot, others + doors + slot);
+            runtime.spawn(Arc::clone(self).read_letters(slot, reader));
+            runtime.spawn(Arc::clone(self).write_letters(slot, writer));
+        }
+        for client in 0..others {
             let dice = Dice::new(seed, client as u64);
             runtime.spawn(Arc::clone(self).come_and_go(client, dice));
         }
@@ -154,6 +176,20 @@ impl Crowd {
 
     pub(crate) fn attempts(&self) -> MutexGuard<'_, Vec<Attempt>> {
         self.attempts.lock().unwrap_or_else(|it| it.into_inner())
+    }
+
+    /// The letters of each door.
+    pub(crate) fn posts(&self) -> Vec<Post> {
+        self.posts
+            .lock()
+            .unwrap_or_else(|it| it.into_inner())
+            .clone()
+    }
+
+    fn thing_of(&self, client: usize) -> Thing {
+        let id = &self.names[client].thing;
+        let thing = self.things.iter().find(|it| it.id == *id);
+        thing.expect("one of these").clone()
     }
 
     /// Attempts that were let in and have not ended.

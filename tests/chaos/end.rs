@@ -52,6 +52,7 @@ pub(crate) fn rest(game: &Game) -> Rested {
         last.into_iter().for_each(|it| game.find(it));
     }
     let after = began.elapsed();
+    letters(game);
     for slot in &game.slots {
         accounts(game, &slot.tenant());
     }
@@ -59,6 +60,34 @@ pub(crate) fn rest(game: &Game) -> Rested {
     Rested {
         online: crowd.live().len(),
         after,
+    }
+}
+
+/// What was acknowledged has arrived, and sessions are forgotten by nobody who has his folder.
+fn letters(game: &Game) {
+    until("letters to arrive", game, || {
+        game.crowd
+            .posts()
+            .iter()
+            .all(|post| post.missing().is_empty())
+    });
+    let deeds = game.deeds.lock().expect("lock");
+    for (slot, post) in game.crowd.posts().into_iter().enumerate() {
+        let missing = post.missing();
+        if !missing.is_empty() {
+            game.find(format!(
+                "{slot} has acknowledged and lost letters {missing:?}"
+            ));
+        }
+        let losses = deeds
+            .iter()
+            .filter(|it| it.fault.kind == Kind::Lose && it.fault.slot == slot);
+        if post.forgotten.len() > losses.count() {
+            game.find(format!(
+                "{slot} has forgotten sessions {:?}",
+                post.forgotten
+            ));
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Game {
         }
         let mut first = slots[0].tenant();
         first.world.run();
-        let (things, _) = first.world.members(THINGS);
+        let (mut things, channel) = first.world.members(THINGS + 2 * SLOTS);
         slots[0].open(&first);
         thread::scope(|scope| {
             for slot in &slots[1..] {
@@ -129,11 +129,14 @@ impl Game {
         });
         drop(first);
         let began = Instant::now();
-        let doors = slots.iter().map(|slot| slot.door.address()).collect();
+        let doors: Vec<_> = slots.iter().map(|slot| slot.door.address()).collect();
+        let crowd = Crowd::gather(began, doors, things.clone(), channel, settings.clients);
+        // Those of letters keep what they may.
+        things.truncate(THINGS);
         Self {
             settings,
             began,
-            crowd: Crowd::gather(began, doors, things.clone(), settings.clients),
+            crowd,
             scribe: Scribe::begin(store.redis().url()),
             runtime,
             slots,

@@ -17,6 +17,8 @@ pub(crate) use reasons::Deeds;
 
 /// Why sessions end that others have closed.
 pub(crate) const FAILED: &str = "instance_failed";
+/// Why sessions end whose client has come again, here or elsewhere.
+const TAKEN_OVER: &str = "taken_over";
 /// Findings that are told in full.
 const TOLD: usize = 40;
 
@@ -257,8 +259,7 @@ fn order(
     }
 }
 
-/// The stream has what the journal has, in its order. Who failed may have been closed by others first, and is no part of
-/// that order.
+/// The stream has what the journal has, in its order. Whom others may have closed first is no part of that order.
 fn compare(journal: &Journal, copy: &[Event], verdict: &mut Verdict) {
     fn key(event: &Event) -> (&str, bool, &str) {
         (&event.session, event.connect, &event.reason)
@@ -274,7 +275,7 @@ fn compare(journal: &Journal, copy: &[Event], verdict: &mut Verdict) {
     for event in copy.iter().filter(|it| known.contains(&*it.session)) {
         match noted.contains(&key(event)) {
             true => told.push(key(event)),
-            false if &*event.reason == FAILED => {}
+            false if is_of_others(&event.reason) => {}
             false => verdict.find(format!(
                 "{}: {event:?} is not in its journal",
                 journal.instance
@@ -290,7 +291,7 @@ fn compare(journal: &Journal, copy: &[Event], verdict: &mut Verdict) {
             ));
         }
     }
-    let is_own = |it: &(&str, bool, &str)| heard.contains(it) && it.2 != FAILED;
+    let is_own = |it: &(&str, bool, &str)| heard.contains(it) && !is_of_others(it.2);
     told.retain(is_own);
     let in_order = due.into_iter().filter(is_own);
     let mut pairs = told.iter().zip(in_order);
@@ -300,4 +301,9 @@ fn compare(journal: &Journal, copy: &[Event], verdict: &mut Verdict) {
             journal.instance
         ));
     }
+}
+
+/// Whether another instance may have given this reason.
+fn is_of_others(reason: &str) -> bool {
+    [FAILED, TAKEN_OVER].contains(&reason)
 }

@@ -105,6 +105,13 @@ pub(crate) fn print(
         verdict.buried
     );
     println!("{void:8}  events that a master took and lost, and got again");
+    let posts = game.crowd.posts();
+    let letters: usize = posts.iter().map(|it| it.acknowledged.len()).sum();
+    let forgotten: usize = posts.iter().map(|it| it.forgotten.len()).sum();
+    println!(
+        "{letters:8}  messages at QoS 1 acknowledged, by {} sessions of which {forgotten} went with a folder",
+        posts.len() + forgotten
+    );
     let (late, catch_ups, latest) = lateness(evidence.copy);
     println!(
         "{late:8}  events later than {LATE} ms, in {catch_ups} catch-ups; the latest after {latest} ms"

@@ -13,9 +13,9 @@ use crate::proxy::{reset, write};
 use crate::world::Thing;
 
 /// How long a client waits for an answer before it gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a client asks whether the server is still there.
-const PING: Duration = Duration::from_millis(1_500);
+pub(super) const PING: Duration = Duration::from_millis(1_500);
 /// Of a client that says nothing, the server hears this long.
 const SILENCE: u16 = 2;
 const KEEP_ALIVE: u16 = 4;
@@ -121,8 +121,7 @@ impl Crowd {
             KEEP_ALIVE
         };
         let five = client.is_multiple_of(2);
-        let thing = &self.things[self.thing_of(client)];
-        let hello = Hello::of(thing, &self.names[client].client_id);
+        let hello = Hello::of(&self.thing_of(client), &self.names[client].client_id);
         let hello = hello.version(five).keep_alive(keep_alive).bytes();
         let from = peer(number);
         let mut bytes =
@@ -200,16 +199,11 @@ impl Crowd {
     }
 
     /// An answer has come, or will not.
-    fn waited(&self, number: u64, asked: &mut Option<time::Instant>) {
+    pub(super) fn waited(&self, number: u64, asked: &mut Option<time::Instant>) {
         if let Some(asked) = asked.take() {
             let waited = asked.elapsed().as_millis() as u64;
             self.note(number, |it, _| it.waited = it.waited.max(waited));
         }
-    }
-
-    fn thing_of(&self, client: usize) -> usize {
-        let client = if client % 10 == 9 { client - 1 } else { client };
-        client % self.things.len()
     }
 }
 
@@ -222,16 +216,16 @@ fn uuid_of(dice: &mut Dice) -> String {
 }
 
 /// Packets from a socket.
-struct Wire {
-    stream: TcpStream,
+pub(super) struct Wire {
+    pub(super) stream: TcpStream,
     buffer: Vec<u8>,
     /// Why the server ends it, if it has said so.
-    reason: Option<u8>,
+    pub(super) reason: Option<u8>,
     broken: bool,
 }
 
 impl Wire {
-    fn of(stream: TcpStream) -> Self {
+    pub(super) fn of(stream: TcpStream) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
@@ -241,7 +235,7 @@ impl Wire {
     }
 
     /// The next packet, or nothing at the end. Cancelling loses nothing.
-    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(super) async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(packet) = self.take() {
                 return Some(packet);
@@ -275,7 +269,7 @@ impl Wire {
         Some((packet[0], packet[2..].to_vec()))
     }
 
-    fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         match self.broken {
             true => End::Broken,
             false => End::Ended(self.reason),

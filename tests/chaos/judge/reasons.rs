@@ -6,8 +6,19 @@ use super::{Deed, Evidence};
 use crate::crowd::{Attempt, End};
 use crate::plan::{Kind, Part};
 
-/// How long a fault is felt after it is over: sockets send again with longer and longer pauses.
-const AFTER: u64 = 12_000;
+/// How long a fault is felt after it is over, in milliseconds.
+const fn aftermath(kind: Kind) -> u64 {
+    match kind {
+        // Sockets send again with longer and longer pauses.
+        Kind::Partition => 12_000,
+        // Until the side that was not told has noticed.
+        Kind::ForgetClients => 8_000,
+        _ => 3_000,
+    }
+}
+
+/// How long after its end a session may be found to be over.
+const AFTER: u64 = 8_000;
 
 /// Milliseconds that an answer takes on no sound machine.
 const SLOW: u64 = 1_000;
@@ -32,8 +43,10 @@ impl<'a> Deeds<'a> {
     fn any(&self, attempt: &Attempt, is: impl Fn(&Deed) -> bool) -> bool {
         let ended = attempt.ended.map_or(u64::MAX, |(at, _)| at);
         let deeds = self.evidence.deeds.iter();
-        let mut during = deeds
-            .filter(|it| it.from <= ended.saturating_add(AFTER) && it.to + AFTER >= attempt.began);
+        let mut during = deeds.filter(|it| {
+            it.from <= ended.saturating_add(AFTER)
+                && it.to + aftermath(it.fault.kind) >= attempt.began
+        });
         during.any(is)
     }
 
