@@ -128,7 +128,7 @@ fn what_made_no_sense_in_the_stream_is_listed_retried_and_dropped_by_administrat
     let left = world.json(&aside(&["list"]));
     assert_eq!(
         (&left["total"], &left["entries"][0]["id"]),
-        (&1.into(), &second.into())
+        (&1.into(), &second.clone().into())
     );
 
     // As if an update had taught it to understand the other one.

@@ -263,6 +263,10 @@ fn failed(server: &str, trouble: &Trouble, status: Status) -> ClientError {
     match (status.code(), std::error::Error::source(&status)) {
         (Code::Unauthenticated, _) => ClientError::Token,
         (_, Some(source)) if trouble.words().is_some() => unreachable(server, trouble, source),
+        // The connection ended before the call was on its way.
+        (Code::Cancelled, Some(source)) if elsewhere::was_cut_off(source) => {
+            unreachable(server, trouble, source)
+        }
         // The server gives up on a call by cancelling it.
         (Code::DeadlineExceeded | Code::Cancelled, _) => ClientError::TooLate(server.to_owned()),
         // The connection has failed, not the call.

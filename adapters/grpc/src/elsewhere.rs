@@ -142,11 +142,19 @@ pub(crate) enum ConnectError {
 
 /// What is at the bottom of an error.
 pub(crate) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root
+    chain(error).last().unwrap_or(error)
+}
+
+/// Whether a call was given up here because its connection has ended.
+pub(crate) fn was_cut_off(error: &(dyn Error + 'static)) -> bool {
+    chain(error)
+        .filter_map(|it| it.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
+
+/// An error, its cause, the cause of that, and so on.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |it: &&'a (dyn Error + 'static)| (*it).source())
 }
 
 /// Connects over TLS.
