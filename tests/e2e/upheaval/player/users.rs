@@ -228,9 +228,11 @@ impl Player<'_> {
         let id = self.member.id.clone();
         self.toggle("users", "users", &id);
         // It may still be out: nothing else in the game shows so.
-        while !self.game.over.load(Ordering::Relaxed)
-            && !self.set_status("users", "users", &id, "enable", "enabled")
-        {}
+        while !self.game.over.load(Ordering::Relaxed) {
+            if self.set_status("users", "users", &id, "enable", "enabled") {
+                break;
+            }
+        }
         self.member.tokens = None;
     }
 
