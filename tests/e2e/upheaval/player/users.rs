@@ -359,6 +359,10 @@ impl Player<'_> {
 
     pub(super) fn allow(&mut self) {
         let group = self.one(|it| &it.groups);
+        self.allow_in(&group);
+    }
+
+    fn allow_in(&mut self, group: &str) {
         let member = self.member.id.clone();
         let fact = ("user-policies", format!("{member} {group}"), "actions");
         let mut actions = ["c_list", "g_list"];
@@ -381,8 +385,10 @@ impl Player<'_> {
         }
     }
 
+    /// What is there to be taken away: of a policy that there is not nobody hears.
     pub(super) fn forbid(&mut self) {
         let group = self.one(|it| &it.groups);
+        self.allow_in(&group);
         let member = self.member.id.clone();
         let what = format!("DELETE /policies/{member}/{group}");
         let outcome = self.either(
