@@ -193,8 +193,9 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 }
 
 fn check_description(description: &str) -> Result<(), Refusal> {
-    if description.len() > MAX_DESCRIPTION {
-        return Err(Refusal::invalid("description", "at most 16 KiB"));
+    // Databases keep no NUL in a text.
+    if description.len() > MAX_DESCRIPTION || description.contains('\0') {
+        return Err(Refusal::invalid("description", "at most 16 KiB of text"));
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 use crate::entity::Metadata;
 use crate::identity::UserId;
 use crate::listing::{StatusFilter, Visibility};
+use crate::metadata::check_wanted;
 use crate::policies::Action;
+use crate::refusal::Refusal;
 
 use super::{Group, GroupKey, Subject};
 
@@ -36,6 +38,14 @@ impl<I> Default for GroupFilter<I> {
             subject: None,
             seen: None,
         }
+    }
+}
+
+impl<I> GroupFilter<I> {
+    /// # Errors
+    /// [`Refusal::Invalid`] for more than can be searched for.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.metadata.as_ref().map_or(Ok(()), check_wanted)
     }
 }
 

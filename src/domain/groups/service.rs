@@ -183,7 +183,9 @@ impl Groups {
         page: Page,
     ) -> Result<Listing<Group<GroupId>>, Refusal> {
         let page = page.check()?;
-        let listing = self.groups.groups(&query.seen_by(caller), page).await?;
+        let filter = query.seen_by(caller);
+        filter.check()?;
+        let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed(query, listing.total, page);
         self.policies.record(vec![listed]).await?;
         Ok(listing)
@@ -213,6 +215,7 @@ impl Groups {
             tree: Some(tree.clone()),
             ..query.seen_by(caller)
         };
+        filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed(query, listing.total, page);
         self.policies.record(vec![listed]).await?;
@@ -239,6 +242,7 @@ impl Groups {
             subject: Some(Subject::User(user)),
             ..filter
         };
+        filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed_by_user(user, query, listing.total, page);
         self.policies.record(vec![listed]).await?;
@@ -258,6 +262,7 @@ impl Groups {
         page: Page,
     ) -> Result<Listing<User>, Refusal> {
         let page = page.check()?;
+        filter.check()?;
         self.reach(caller, id, Action::ClientList).await?;
         let vouched = !caller.admin;
         let listing = self.people.members(id, vouched, filter, page).await?;

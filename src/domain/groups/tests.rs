@@ -157,7 +157,7 @@ fn a_name_has_1_to_1024_bytes() {
 }
 
 #[test]
-fn a_description_has_at_most_16_kib() {
+fn a_description_has_at_most_16_kib_of_text() {
     let described = |len| NewGroup {
         description: "a".repeat(len),
         ..named("a")
@@ -165,6 +165,12 @@ fn a_description_has_at_most_16_kib() {
     assert!(described(MAX_DESCRIPTION).make(caller(1), None).is_ok());
     let refused = described(MAX_DESCRIPTION + 1).make(caller(1), None);
     assert_eq!(word(refused), "description");
+    let lines = |description: &str| NewGroup {
+        description: description.to_owned(),
+        ..named("a")
+    };
+    assert!(lines("a\nb").make(caller(1), None).is_ok());
+    assert_eq!(word(lines("a\0b").make(caller(1), None)), "description");
 }
 
 #[test]

@@ -187,6 +187,7 @@ impl Things {
             subject: Some(Subject::Thing(thing)),
             ..query.filter()
         };
+        filter.check()?;
         let listing = self.stores.channels.groups(&filter, page).await?;
         self.announce(events::channels_listed_by_thing(
             thing,
@@ -205,6 +206,7 @@ impl Things {
         page: Page,
     ) -> Result<Listing<Channel>, Refusal> {
         let page = page.check()?;
+        filter.check()?;
         let listing = self.stores.channels.groups(&filter, page).await?;
         self.announce(events::channels_listed(query, listing.total, page))
             .await;

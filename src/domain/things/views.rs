@@ -6,6 +6,7 @@ use crate::attendance::ChannelCount;
 use crate::caller::Caller;
 use crate::identity::{ChannelId, Secret, ThingId};
 use crate::listing::{Listing, Page, Visibility};
+use crate::metadata::check_wanted;
 use crate::policies::Action;
 use crate::refusal::Refusal;
 
@@ -42,7 +43,7 @@ impl Things {
     /// Things in the order they were made. Administrators see everybody's unless they want to see less.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] for a page that is too large.
+    /// [`Refusal::Invalid`] for a page that is too large, or a filter.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -51,6 +52,7 @@ impl Things {
         page: Page,
     ) -> Result<Listing<Thing>, Refusal> {
         let page = page.check()?;
+        check_wanted(&filter.metadata)?;
         let scope = match caller.admin && visibility == Visibility::All {
             true => Scope::Everybodys,
             false => Scope::Of(caller.user, visibility),
@@ -103,6 +105,7 @@ impl Things {
         page: Page,
     ) -> Result<Listing<Thing>, Refusal> {
         let page = page.check()?;
+        check_wanted(&filter.metadata)?;
         self.channel_for(caller, channel, Action::GroupList).await?;
         let listing = self
             .stores

@@ -4,7 +4,7 @@ use crate::caller::Caller;
 use crate::entity::{self, Metadata, Status, Update};
 use crate::event::Event;
 use crate::identity::{Secret, Timestamp, UserId};
-use crate::listing::{Listing, Page};
+use crate::listing::{Listing, Page, Visibility};
 use crate::policies::Action;
 use crate::refusal::Refusal;
 
@@ -109,6 +109,8 @@ impl Users {
         Ok(user)
     }
 
+    /// Users in the order they were made. Administrators see everybody unless they want to see less.
+    ///
     /// # Errors
     /// [`Refusal::Invalid`].
     pub async fn list(
@@ -118,7 +120,8 @@ impl Users {
         page: Page,
     ) -> Result<Listing<User>, Refusal> {
         let page = page.check()?;
-        let scope = match caller.admin {
+        filter.check()?;
+        let scope = match caller.admin && filter.visibility == Visibility::All {
             true => Scope::Everybody,
             false => Scope::Of(caller.user, filter.visibility),
         };

@@ -3,12 +3,14 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::entity::{Metadata, Status, Update};
+use crate::entity::{self, Metadata, Status, Update};
 use crate::event::Event;
 use crate::groups::Tell;
 use crate::identity::{Secret, Timestamp, UserId};
 use crate::listing::{Listing, Page, StatusFilter, Visibility};
+use crate::metadata::check_wanted;
 use crate::ports::StoreError;
+use crate::refusal::Refusal;
 
 /// A user as it is kept. The password is no part of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +53,16 @@ pub struct UserFilter {
     /// What the metadata must contain.
     pub metadata: Option<Metadata>,
     pub visibility: Visibility,
+}
+
+impl UserFilter {
+    /// # Errors
+    /// [`Refusal::Invalid`] for what nobody can have, and for more than can be searched for.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let identity = self.identity.as_ref();
+        identity.map_or(Ok(()), |it| entity::check_name("identity", it))?;
+        self.metadata.as_ref().map_or(Ok(()), check_wanted)
+    }
 }
 
 /// Among whom a list is made.

@@ -5,6 +5,7 @@
 //! is good, however long it would have lasted.
 
 use crate::caller::Caller;
+use crate::entity;
 use crate::identity::{Secret, Timestamp};
 use crate::refusal::Refusal;
 
@@ -38,8 +39,8 @@ impl Users {
         if password.expose().is_empty() {
             return Err(Refusal::invalid("secret", "missing"));
         }
-        // Longer than any there is: nobody's, and not to be kept in the table of those who guess.
-        if identity.len() > crate::entity::MAX_NAME {
+        // Such as nobody has: it is not to be kept in the table of those who guess, nor looked for.
+        if entity::check_name("identity", identity).is_err() {
             return Err(Refusal::WrongCredentials);
         }
         let attempt = self.guesses.attempt(identity)?;
