@@ -5,7 +5,8 @@ mod exclude;
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use crate::identity::Timestamp;
+use crate::identity::{Timestamp, UserId};
+use crate::listing::Visibility;
 use crate::presence::{Change, Presence};
 
 pub use exclude::{BadPattern, Exclude};
@@ -96,6 +97,18 @@ impl Event {
 pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     format!("[{}]", words.join(","))
+}
+
+/// Whose entities were listed. The platform has one word for the caller, whose list it is.
+#[must_use]
+pub fn whose(owner: Option<UserId>, visibility: Visibility) -> [(&'static str, String); 2] {
+    let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
+    let (owner, shared_by) = match visibility {
+        Visibility::Mine => ("mine".to_owned(), ""),
+        Visibility::Shared => (owner, "mine"),
+        Visibility::All => (owner, ""),
+    };
+    [("owner", owner), ("sharedBy", shared_by.to_owned())]
 }
 
 /// Metadata as compact JSON with sorted keys, safe to be put into a page.

@@ -83,7 +83,7 @@ impl std::str::FromStr for StatusFilter {
     }
 }
 
-/// Entities of whom: the caller's own, those that others share, or both. Administrators see everything.
+/// Entities of whom: the caller's own, those that others share, or both; which is all there are for administrators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visibility {
     Mine,

@@ -59,15 +59,7 @@ pub(super) fn things_listed(
     page: Page,
 ) -> Event {
     let mut fields = listed(filter, total, page);
-    // The platform's word for the caller, whose list it is.
-    match visibility {
-        Visibility::Mine => fields.push(("owner", "mine".into())),
-        Visibility::Shared => fields.push(("sharedBy", "mine".into())),
-        Visibility::All => {
-            let owner = filter.owner.map(|owner| owner.to_string());
-            fields.push(("owner", owner.unwrap_or_default()));
-        }
-    }
+    fields.extend(event::whose(filter.owner, visibility));
     operation("thing.list", fields)
 }
 
@@ -78,6 +70,7 @@ pub(super) fn things_listed_by_channel(
     page: Page,
 ) -> Event {
     let mut fields = listed(filter, total, page);
+    fields.extend(event::whose(filter.owner, Visibility::All));
     fields.push(("channel_id", channel.to_string()));
     operation("thing.list_by_channel", fields)
 }

@@ -126,8 +126,8 @@ impl Users {
             false => Scope::Of(caller.user, filter.visibility),
         };
         let listing = self.store.users(scope, filter, page).await?;
-        let listed = events::listed(filter, scope, page, listing.total);
-        self.store.record(vec![listed]).await?;
+        let listed = events::listed(filter, page, listing.total);
+        self.store.record(vec![listed]).await;
         Ok(listing)
     }
 

@@ -2,9 +2,9 @@
 
 use crate::event::{self, Event, Stream};
 use crate::identity::UserId;
-use crate::listing::{Page, Visibility};
+use crate::listing::Page;
 
-use super::model::{Scope, User, UserFilter};
+use super::model::{User, UserFilter};
 
 type Field = (&'static str, String);
 
@@ -75,15 +75,10 @@ pub(super) fn viewed(operation: &'static str, user: &User) -> Event {
     users(operation, fields.chain([("owner", owner(user))]))
 }
 
-pub(super) fn listed(filter: &UserFilter, scope: Scope, page: Page, total: u64) -> Event {
+pub(super) fn listed(filter: &UserFilter, page: Page, total: u64) -> Event {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (own, shared_by) = match scope {
-        Scope::Of(user, Visibility::Mine) => (Some(user), None),
-        Scope::Of(user, Visibility::Shared) => (filter.owner, Some(user)),
-        Scope::Everybody | Scope::Of(_, Visibility::All) => (filter.owner, None),
-    };
-    let id = |id: Option<UserId>| id.map(|id| id.to_string()).unwrap_or_default();
     let metadata = filter.metadata.as_ref().map(event::json);
+    let whose = event::whose(filter.owner, filter.visibility);
     users(
         "user.list",
         [
@@ -94,10 +89,10 @@ pub(super) fn listed(filter: &UserFilter, scope: Scope, page: Page, total: u64) 
             ("name", text(&filter.name)),
             ("identity", text(&filter.identity)),
             ("tag", text(&filter.tag)),
-            ("owner", id(own)),
-            ("sharedBy", id(shared_by)),
             ("metadata", metadata.unwrap_or_default()),
-        ],
+        ]
+        .into_iter()
+        .chain(whose),
     )
 }
 
