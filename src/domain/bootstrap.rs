@@ -172,7 +172,7 @@ impl Bootstrap {
             config.thing_key = Some(key);
         }
         let event = events::viewed(&config);
-        self.store.record_events(vec![event]).await?;
+        self.store.record_events(vec![event]).await;
         Ok(config)
     }
 
@@ -217,7 +217,7 @@ impl Bootstrap {
             total: found.total,
         };
         let event = events::listed(&filter, page);
-        self.store.record_events(vec![event]).await?;
+        self.store.record_events(vec![event]).await;
         Ok(listing)
     }
 

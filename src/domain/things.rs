@@ -123,10 +123,8 @@ impl Things {
         Ok(policies.reaches(caller.user, action, thing).await?)
     }
 
-    /// Whoever is let or shown something is not to suffer because nobody can be told of it.
     async fn announce(&self, event: Event) {
-        // The store has logged why.
-        let _ = self.stores.things.record(vec![event]).await;
+        self.stores.things.record(vec![event]).await;
     }
 }
 

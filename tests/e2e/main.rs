@@ -77,6 +77,7 @@ mod terms;
 mod things;
 mod tls;
 mod tokens;
+mod unheard;
 mod upheaval;
 mod users;
 mod websocket;

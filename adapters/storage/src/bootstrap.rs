@@ -123,8 +123,8 @@ impl ConfigStore for Database {
         })
     }
 
-    async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        Self::record_events(self, events).await
+    async fn record_events(&self, events: Vec<Event>) {
+        self.announce(events).await;
     }
 
     async fn heard_last(&self, source: &str) -> Result<Option<String>, StoreError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metrics::{counter, describe_counter};
 use rollcall_domain::event::{Event, Exclude, Stream};
 use rollcall_domain::ports::{Cursors, EventLog, StoreError};
 use serde::Deserialize;
@@ -21,6 +22,8 @@ use crate::lock::Lock;
 use crate::postgres::Url;
 use crate::recorder::Recorder;
 use crate::{OpenError, boxed, postgres, sqlite};
+
+const LOST: &str = "rollcall_events_lost_total";
 
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/services");
 
@@ -108,6 +111,10 @@ impl Database {
     }
 
     fn of(writer: AnyPool, readers: AnyPool, logs: Arc<HashMap<Stream, Arc<Log>>>) -> Self {
+        describe_counter!(
+            LOST,
+            "Events of what changed nothing that could not be kept"
+        );
         Self {
             recorder: Recorder::start(writer.clone(), Arc::clone(&logs)),
             writer,
@@ -157,6 +164,16 @@ impl Database {
             return Ok(());
         }
         self.recorder.record(events).await
+    }
+
+    /// As [`Self::record_events`], for who goes on if they are not kept: that is logged and counted.
+    pub(crate) async fn announce(&self, events: Vec<Event>) {
+        let count = events.len() as u64;
+        if let Err(error) = self.record_events(events).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, count, "events are lost");
+            counter!(LOST).increment(count);
+        }
     }
 
     /// Waits for what is under way, and lets go of the database.

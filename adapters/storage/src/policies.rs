@@ -183,8 +183,8 @@ impl<I: Tables> PolicyStore<I> for Database {
             .map_err(failed("read what somebody may do to another"))
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        self.record_events(events).await
+    async fn record(&self, events: Vec<Event>) {
+        self.announce(events).await;
     }
 }
 

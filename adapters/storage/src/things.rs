@@ -149,13 +149,8 @@ impl ThingStore for Database {
         listed.map_err(failed("list the things of a channel"))
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        let kept = self.record_events(events).await;
-        if let Err(error) = &kept {
-            let error = error as &dyn std::error::Error;
-            tracing::warn!(error, "what was asked of things is not announced");
-        }
-        kept
+    async fn record(&self, events: Vec<Event>) {
+        self.announce(events).await;
     }
 
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError> {

@@ -140,8 +140,8 @@ impl UserStore for Database {
         user.transpose().map_err(&failed)
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        self.record_events(events).await
+    async fn record(&self, events: Vec<Event>) {
+        self.announce(events).await;
     }
 }
 

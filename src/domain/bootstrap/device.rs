@@ -105,7 +105,7 @@ impl Bootstrap {
             Ok((config, key)) => {
                 self.guesses.forget(&guesser);
                 let event = events::fetched(&config, self.private_keys);
-                self.store.record_events(vec![event]).await?;
+                self.store.record_events(vec![event]).await;
                 Ok(Provision {
                     thing: config.thing,
                     thing_key: key,
@@ -120,7 +120,7 @@ impl Bootstrap {
                 if matches!(refusal, Refusal::Denied | Refusal::NotFound(_)) {
                     self.guesses.count(guesser, Instant::now());
                     let event = events::not_fetched(external_id);
-                    self.store.record_events(vec![event]).await?;
+                    self.store.record_events(vec![event]).await;
                 }
                 Err(refusal)
             }

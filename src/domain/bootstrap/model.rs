@@ -270,8 +270,9 @@ pub trait ConfigStore: Send + Sync {
         page: Page,
     ) -> Result<Listing<KeptConfig>, StoreError>;
 
-    /// Keeps events of what changes nothing.
-    async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError>;
+    /// Keeps events of what changes nothing, if they can be kept: whoever is let or shown something is not to suffer
+    /// because nobody can be told of it.
+    async fn record_events(&self, events: Vec<Event>);
 
     /// The entry of `source` that was heard last.
     async fn heard_last(&self, source: &str) -> Result<Option<String>, StoreError>;

@@ -129,7 +129,7 @@ impl Groups {
     pub async fn view(&self, caller: &Caller, id: GroupId) -> Result<Group<GroupId>, Refusal> {
         let group = self.reach(caller, id, Action::GroupList).await?;
         let viewed = events::group("group.view", &group);
-        self.policies.record(vec![viewed]).await?;
+        self.policies.record(vec![viewed]).await;
         Ok(group)
     }
 
@@ -187,7 +187,7 @@ impl Groups {
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed(query, listing.total, page);
-        self.policies.record(vec![listed]).await?;
+        self.policies.record(vec![listed]).await;
         Ok(listing)
     }
 
@@ -218,7 +218,7 @@ impl Groups {
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed(query, listing.total, page);
-        self.policies.record(vec![listed]).await?;
+        self.policies.record(vec![listed]).await;
         Ok((tree, listing))
     }
 
@@ -245,7 +245,7 @@ impl Groups {
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
         let listed = events::listed_by_user(user, query, listing.total, page);
-        self.policies.record(vec![listed]).await?;
+        self.policies.record(vec![listed]).await;
         Ok(listing)
     }
 
@@ -267,7 +267,7 @@ impl Groups {
         let vouched = !caller.admin;
         let listing = self.people.members(id, vouched, filter, page).await?;
         let listed = events::listed_by_group(id, filter, listing.total, page);
-        self.policies.record(vec![listed]).await?;
+        self.policies.record(vec![listed]).await;
         Ok(listing)
     }
 

@@ -115,7 +115,7 @@ impl Groups {
         }
         let listing = self.policies.policies(&theirs, page).await?;
         let listed = events::policies_listed(filter, listing.total, page);
-        self.policies.record(vec![listed]).await?;
+        self.policies.record(vec![listed]).await;
         Ok(listing)
     }
 
@@ -149,7 +149,7 @@ impl Groups {
         }
         self.policies
             .record(vec![events::authorized(question)])
-            .await?;
+            .await;
         Ok(())
     }
 

@@ -109,6 +109,7 @@ pub trait PolicyStore<I: GroupKey>: Send + Sync {
         member: Subject,
     ) -> Result<bool, StoreError>;
 
-    /// Keeps events of what changes nothing.
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;
+    /// Keeps events of what changes nothing, if they can be kept: whoever is let or shown something is not to suffer
+    /// because nobody can be told of it.
+    async fn record(&self, events: Vec<Event>);
 }

@@ -260,9 +260,8 @@ impl ConfigStore for Configs {
         Ok(page_of(listed, page))
     }
 
-    async fn record_events(&self, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn record_events(&self, events: Vec<Event>) {
         self.events.record(events);
-        Ok(())
     }
 
     async fn heard_last(&self, source: &str) -> Result<Option<String>, StoreError> {

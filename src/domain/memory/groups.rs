@@ -299,8 +299,7 @@ impl<I: GroupKey> PolicyStore<I> for Groups<I> {
         Ok(state.groups.values().any(reaches))
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn record(&self, events: Vec<Event>) {
         self.events.record(events);
-        Ok(())
     }
 }

@@ -207,9 +207,8 @@ impl ThingStore for Things {
         Ok(page_of(listed, page))
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn record(&self, events: Vec<Event>) {
         self.events.record(events);
-        Ok(())
     }
 
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError> {

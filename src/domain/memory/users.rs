@@ -222,9 +222,8 @@ impl UserStore for Users {
             .cloned())
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn record(&self, events: Vec<Event>) {
         self.events.record(events);
-        Ok(())
     }
 }
 

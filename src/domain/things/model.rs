@@ -201,8 +201,9 @@ pub trait ThingStore: Send + Sync {
         page: Page,
     ) -> Result<Listing<Thing>, StoreError>;
 
-    /// Keeps events of what changes nothing.
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;
+    /// Keeps events of what changes nothing, if they can be kept: whoever is let or shown something is not to suffer
+    /// because nobody can be told of it.
+    async fn record(&self, events: Vec<Event>);
 
     /// The enabled thing with this key.
     async fn identify(&self, key: &KeyHash) -> Result<Option<ThingId>, StoreError>;

@@ -94,7 +94,7 @@ impl Users {
     pub async fn view(&self, caller: &Caller, id: UserId) -> Result<User, Refusal> {
         let user = self.reach(caller, id, Action::ClientList).await?;
         let viewed = events::viewed("user.view", &user);
-        self.store.record(vec![viewed]).await?;
+        self.store.record(vec![viewed]).await;
         Ok(user)
     }
 
@@ -105,7 +105,7 @@ impl Users {
     pub async fn view_profile(&self, caller: &Caller) -> Result<User, Refusal> {
         let user = self.myself(caller).await?;
         let viewed = events::viewed("user.view_profile", &user);
-        self.store.record(vec![viewed]).await?;
+        self.store.record(vec![viewed]).await;
         Ok(user)
     }
 

@@ -131,8 +131,9 @@ pub trait UserStore: Send + Sync {
     /// The oldest administrator, enabled or not.
     async fn admin(&self) -> Result<Option<User>, StoreError>;
 
-    /// Keeps events of what changed nothing.
-    async fn record(&self, events: Vec<Event>) -> Result<(), StoreError>;
+    /// Keeps events of what changes nothing, if they can be kept: whoever is let or shown something is not to suffer
+    /// because nobody can be told of it.
+    async fn record(&self, events: Vec<Event>);
 }
 
 macro_rules! random_id {
