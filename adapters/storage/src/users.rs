@@ -114,8 +114,15 @@ impl UserStore for Database {
         lists::alter(&mut transaction, self.span, &old, &new)
             .await
             .map_err(&failed)?;
-        if let Change::Status(Status::Disabled) | Change::Password { .. } = change {
-            sign_out(&mut transaction, id).await.map_err(&failed)?;
+        match change {
+            Change::Status(Status::Disabled) | Change::Password { .. } => {
+                sign_out(&mut transaction, id).await.map_err(&failed)?;
+            }
+            Change::Identity(_) => drop_resets(&mut transaction, id).await.map_err(&failed)?,
+            Change::Details { .. }
+            | Change::Tags(_)
+            | Change::Owner(_)
+            | Change::Status(Status::Enabled) => {}
         }
         let events = vec![tell(&user)];
         self.commit(transaction, events).await.map_err(&failed)?;
@@ -308,16 +315,19 @@ pub(crate) async fn sign_out(
     connection: &mut AnyConnection,
     user: UserId,
 ) -> Result<(), sqlx::Error> {
-    for table in [
-        "DELETE FROM logins WHERE user_id = $1",
-        "DELETE FROM resets WHERE user_id = $1",
-    ] {
-        sqlx::query(table)
-            .bind(user.as_bytes().as_slice())
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
+    sqlx::query("DELETE FROM logins WHERE user_id = $1")
+        .bind(user.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    drop_resets(connection, user).await
+}
+
+async fn drop_resets(connection: &mut AnyConnection, user: UserId) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM resets WHERE user_id = $1")
+        .bind(user.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(|_| ())
 }
 
 /// Of [`COLUMNS`], which come first.

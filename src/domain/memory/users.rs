@@ -84,6 +84,10 @@ impl State {
 
     fn sign_out(&mut self, user: UserId) {
         self.logins.retain(|_, login| login.user != user);
+        self.drop_resets(user);
+    }
+
+    fn drop_resets(&mut self, user: UserId) {
         self.resets.retain(|_, kept| kept.reset.user != Some(user));
     }
 
@@ -187,6 +191,9 @@ impl UserStore for Users {
         let user = user.clone();
         if ends {
             state.sign_out(id);
+        }
+        if matches!(change, Change::Identity(_)) {
+            state.drop_resets(id);
         }
         self.events.record([tell(&user)]);
         Ok(Some(user))

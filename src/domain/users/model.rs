@@ -81,6 +81,7 @@ pub enum Change {
         metadata: Option<Metadata>,
     },
     Tags(Vec<String>),
+    /// Resets end: whoever reads the mail of the earlier one is not to set the password.
     Identity(String),
     Owner(UserId),
     /// Only from the other state. The logins of a disabled user end.

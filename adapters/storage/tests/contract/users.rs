@@ -544,10 +544,10 @@ pub(crate) async fn a_reset_is_due_until_its_mail_is_sent(store: &dyn Store) {
 }
 
 pub(crate) async fn a_reset_token_is_good_once_and_for_a_while(store: &dyn Store) {
-    add(store, &[&user(1), &user(2)]).await;
-    let (hash, other, of_2) = (TokenHash([1; 32]), TokenHash([2; 32]), TokenHash([3; 32]));
+    add(store, &[&user(1), &user(2), &user(3)]).await;
+    let [hash, other, of_2, of_3] = [1, 2, 3, 4].map(|number| TokenHash([number; 32]));
     let end = Timestamp(200);
-    for (number, of, hash) in [(1, 1, &hash), (2, 1, &other), (3, 2, &of_2)] {
+    for (number, of, hash) in [(1, 1, &hash), (2, 1, &other), (3, 2, &of_2), (4, 3, &of_3)] {
         ask(store, &reset(number, Some(of), 10)).await;
         let id = reset(number, None, 0).id;
         store.arm_reset(id, hash, end).await.expect("kept");
@@ -582,7 +582,12 @@ pub(crate) async fn a_reset_token_is_good_once_and_for_a_while(store: &dyn Store
     assert_eq!(complete(&hash, 50).await, None);
     assert_eq!(whose(&other, 50).await, None);
     assert_eq!(whose(&of_2, 50).await, Some(id(2)));
+    assert_eq!(whose(&of_3, 50).await, Some(id(3)));
     change(store, 2, Change::Status(Status::Disabled)).await;
-    assert_eq!(whose(&of_2, 50).await, None);
-    assert_eq!(complete(&of_2, 50).await, None);
+    // It went where somebody else may read it by now.
+    change(store, 3, Change::Identity("elsewhere".into())).await;
+    for hash in [&of_2, &of_3] {
+        assert_eq!(whose(hash, 50).await, None);
+        assert_eq!(complete(hash, 50).await, None);
+    }
 }
