@@ -183,6 +183,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Mqtt(serve) => serve.run(Role::Mqtt, &config, output).await,
         Command::Users(Service { serve, command }) => match command {
             None => serve.run(Role::Users, &config, output).await,
+            Some(users) if users.is_for_anybody() => {
+                users
+                    .run(&session.connect_as_anybody().await?, output)
+                    .await
+            }
             Some(users) => users.run(&session.connect().await?, output).await,
         },
         Command::Things(Service { serve, command }) => match command {
@@ -224,7 +229,17 @@ impl Session<'_> {
     async fn connect(&self) -> anyhow::Result<Client> {
         let server = self.server();
         let token = self.token(&server).await?;
-        Ok(Client::connect(&server, self.tls(), &token).await?)
+        Ok(Client::connect(&server, self.tls(), Some(&token)).await?)
+    }
+
+    /// For who may have no token: who registers, or has forgotten a password.
+    async fn connect_as_anybody(&self) -> anyhow::Result<Client> {
+        let server = self.server();
+        let token = match self.token(&server).await {
+            Err(error) if self.token_file.is_some() => return Err(error),
+            token => token.ok(),
+        };
+        Ok(Client::connect(&server, self.tls(), token.as_ref()).await?)
     }
 
     fn server(&self) -> String {

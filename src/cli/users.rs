@@ -3,14 +3,17 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use rollcall_domain::identity::Timestamp;
-use rollcall_grpc::client::Client;
+use rollcall_grpc::client::{Client, ClientError};
 use rollcall_grpc::users_api as api;
 use serde_json::{Value, json};
 
 use super::output::Output;
+
+const NO_LINK: &str =
+    "the link was used or is too old: have another one mailed with `rollcall users reset-password`";
 
 #[derive(Subcommand)]
 pub(super) enum Users {
@@ -54,6 +57,8 @@ pub(super) enum Users {
         #[arg(long, value_name = "URL", default_value = "http://localhost")]
         host: String,
     },
+    /// Choose a password with the token of a mailed link. Asks for both, a line each; all logins end
+    ChoosePassword,
 }
 
 #[derive(Args)]
@@ -109,6 +114,14 @@ pub(super) struct List {
 }
 
 impl Users {
+    /// Whether it takes no token, and is done in the name of whoever has one.
+    pub(super) const fn is_for_anybody(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_) | Self::ResetPassword { .. } | Self::ChoosePassword
+        )
+    }
+
     pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let users = client.users();
         let user = match self {
@@ -153,6 +166,22 @@ impl Users {
                 let request = api::RequestResetRequest { email, host };
                 client.passwords().request_reset(request).await?;
                 let text = "if there is such a user, a mail with a link is on its way";
+                return Ok(output.say(&json!({ "msg": text }), text)?);
+            }
+            Self::ChoosePassword => {
+                let token = ask("token")?;
+                let password = ask("new password")?;
+                let request = api::ResetRequest {
+                    token,
+                    confirm_password: password.clone(),
+                    password,
+                };
+                let reset = client.passwords().reset(request).await;
+                reset.map_err(|error| match error {
+                    ClientError::Token => anyhow!(NO_LINK),
+                    other => other.into(),
+                })?;
+                let text = "that is the password now";
                 return Ok(output.say(&json!({ "msg": text }), text)?);
             }
         };

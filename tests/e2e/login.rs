@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::users::{mails, token_of};
+use crate::world::{World, wait_for};
 
 /// Runs a command as somebody whose settings are in a folder of the test, without the token of the data folder.
 fn run(world: &World, arguments: &[&str], input: &str) -> Output {
@@ -78,6 +79,49 @@ fn who_signs_in_needs_no_token_file_until_signed_out() {
     let copy = copy.to_str().expect("text");
     let list = run(&world, &["--token-file", copy, "things", "list"], "");
     assert!(refused(&list).contains("rollcall login"));
+}
+
+#[test]
+fn who_has_no_token_registers_and_gets_in_again_with_a_link() {
+    let world = World::start();
+    let address = "ann@example.org";
+    let made = run(
+        &world,
+        &["users", "create", address],
+        "the first password\n",
+    );
+    let made = told(&made);
+    assert_eq!(
+        (&made["identity"], &made["owner"]),
+        (&address.into(), &Value::Null)
+    );
+    let admin = ["users", "create", "bob@example.org", "--admin"];
+    let admin = run(&world, &admin, "another password\n");
+    assert!(refused(&admin).contains("rollcall login"));
+
+    told(&run(&world, &["users", "reset-password", address], ""));
+    let mail = wait_for("a mail", || mails(&world).pop());
+    let token = token_of(&world, &mail);
+    let lines = format!("{token}\nthe second password\n");
+    told(&run(&world, &["users", "choose-password"], &lines));
+    let again = run(&world, &["users", "choose-password"], &lines);
+    assert!(refused(&again).contains("reset-password"), "{again:?}");
+    assert!(
+        !run(&world, &["login", address], "the first password\n")
+            .status
+            .success()
+    );
+    told(&run(&world, &["login", address], "the second password\n"));
+    let lines = "not the password\na third password\n";
+    let wrong = refused(&run(&world, &["users", "password"], lines));
+    assert!(wrong.contains("wrong identity or password"), "{wrong}");
+    // Who is signed in owns whom he makes.
+    let mine = run(
+        &world,
+        &["users", "create", "eve@example.org"],
+        "a third password\n",
+    );
+    assert_eq!(told(&mine)["owner"], made["id"]);
 }
 
 #[test]

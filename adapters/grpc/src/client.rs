@@ -42,6 +42,7 @@ use crate::api::presence_client::PresenceClient;
 use crate::api::server_client::ServerClient;
 use crate::api::{self, read_events_request::Since};
 use crate::elsewhere::{self, ConnectError, ElsewhereError, Trouble};
+use crate::status;
 
 /// Things of a whole batch fit.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -77,31 +78,37 @@ pub struct Client {
 }
 
 #[derive(Clone)]
-struct Bearer(MetadataValue<Ascii>);
+struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("authorization", self.0.clone());
+        if let Some(bearer) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", bearer.clone());
+        }
         Ok(request)
     }
 }
 
 impl Client {
+    /// Without a token, as nobody in particular.
+    ///
     /// # Errors
     /// Nobody listens at `server` (`host:port`, or with `https://` in front), or the token cannot be sent.
     pub async fn connect(
         server: &str,
         tls: &Settings,
-        token: &Secret,
+        token: Option<&Secret>,
     ) -> Result<Self, ClientError> {
         let trouble = Trouble::default();
         let channel = open(server, tls, &trouble).await?;
-        let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
-            .parse()
-            .map_err(|_| ClientError::Token)?;
-        bearer.set_sensitive(true);
+        let bearer = |token: &Secret| {
+            let bearer = format!("Bearer {}", token.expose()).parse();
+            let mut bearer: MetadataValue<Ascii> = bearer.map_err(|_| ClientError::Token)?;
+            bearer.set_sensitive(true);
+            Ok::<_, ClientError>(bearer)
+        };
+        let bearer = token.map(bearer).transpose()?;
         let channel = InterceptedService::new(channel, Bearer(bearer));
         Ok(Self {
             server: server.to_owned(),
@@ -261,6 +268,10 @@ fn unreachable(
 
 fn failed(server: &str, trouble: &Trouble, status: Status) -> ClientError {
     match (status.code(), std::error::Error::source(&status)) {
+        // It is the password that is wrong.
+        (Code::Unauthenticated, _) if status::is_about_credentials(&status) => {
+            ClientError::Refused(status.message().to_owned())
+        }
         (Code::Unauthenticated, _) => ClientError::Token,
         (_, Some(source)) if trouble.words().is_some() => unreachable(server, trouble, source),
         // The connection ended before the call was on its way.

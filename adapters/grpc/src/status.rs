@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// Whose reasons they are, in the details of a status.
 const DOMAIN: &str = "rollcall";
+const WRONG_CREDENTIALS: &str = "WRONG_CREDENTIALS";
 
 /// The code says what kind of refusal it is, the details (`google.rpc`) which field is wrong, or the reason as one
 /// word, and what is taken. The cause is for the log.
@@ -21,7 +22,7 @@ pub(crate) fn refusal(refusal: Refusal) -> Status {
             return Status::with_error_details(Code::InvalidArgument, message, details);
         }
         Refusal::Unauthenticated => (Code::Unauthenticated, "TOKEN_MISSING_OR_WRONG"),
-        Refusal::WrongCredentials => (Code::Unauthenticated, "WRONG_CREDENTIALS"),
+        Refusal::WrongCredentials => (Code::Unauthenticated, WRONG_CREDENTIALS),
         Refusal::Denied => (Code::PermissionDenied, "ACCESS_DENIED"),
         Refusal::NotFound(_) => (Code::NotFound, "NOT_FOUND"),
         Refusal::Taken(what) => {
@@ -39,6 +40,12 @@ pub(crate) fn refusal(refusal: Refusal) -> Status {
     };
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, message, details)
+}
+
+/// Whether it is identity or password that is wrong, and no token.
+pub(crate) fn is_about_credentials(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|it| it.reason == WRONG_CREDENTIALS)
 }
 
 /// Something else than one of its words, or an id that is none.
