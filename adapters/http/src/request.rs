@@ -113,14 +113,16 @@ impl OperationInput for Token {
     }
 }
 
-/// The key in `Authorization: Thing <key>`.
+/// The key in `Authorization: Thing <key>`, which later clients of the platform write `Client <key>`.
 pub(crate) struct ThingKey(pub(crate) Secret);
 
 impl<S: Send + Sync> FromRequestParts<S> for ThingKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let key = credential(&parts.headers, "Thing ").filter(|key| !key.is_empty());
+        let key = ["Thing ", "Client "].into_iter();
+        let mut key = key.filter_map(|scheme| credential(&parts.headers, scheme));
+        let key = key.next().filter(|key| !key.is_empty());
         key.map(|key| Self(Secret::new(key)))
             .ok_or_else(|| Problem::invalid("the key of a thing is missing"))
     }

@@ -19,7 +19,7 @@ use crate::openapi::is;
 use crate::problem::Problem;
 use crate::query::{Paging, Query, word};
 use crate::reply::{Done, Reply};
-use crate::request::{Bearer, Body, Ids, given, parse, parse_all};
+use crate::request::{Bearer, Body, Ids, given, parse, parse_all, unless_empty};
 
 pub(super) fn routes() -> ApiRouter<Service> {
     ApiRouter::new()
@@ -283,7 +283,7 @@ async fn authorize(
     let entity_type: EntityType = parse("entity_type", &access.entity_type)?;
     let action: Action = parse("action", &access.action)?;
     // What is no id is no channel that anyone may use.
-    let channel = access.object.as_deref().unwrap_or(&id).parse();
+    let channel = unless_empty(access.object).unwrap_or(id).parse();
     let channel: ChannelId = channel.map_err(|_| Problem::denied())?;
     let key = Secret::new(access.subject);
     let things = &service.things;
