@@ -104,7 +104,7 @@ enum Command {
     Presence(presence::Presence),
     /// Check that a stream of presence keeps its promises: in order, complete, everything once
     CheckPresence(check::CheckPresence),
-    /// End the sessions of a thing, or one session
+    /// End the sessions that a thing has on the server's instance, or one session there
     Kick(presence::Kick),
     /// Read the certificates of the server again
     Reload(reload::Reload),
@@ -294,7 +294,15 @@ pub fn complain(error: &anyhow::Error, json: bool) {
     {
         return;
     }
-    let message = format!("{error:#}");
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Some errors tell their cause themselves.
+        if message.is_empty() {
+            message = cause;
+        } else if !message.ends_with(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
     if json {
         eprintln!("{}", serde_json::json!({ "error": message }));
     } else {

@@ -32,10 +32,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) const fn is_named(&self) -> bool {
-        self.redis.is_some()
-    }
-
     pub(super) fn find(self, config: &Config) -> anyhow::Result<(Url, String)> {
         let url = match self.redis {
             Some(url) => Url::new(url),

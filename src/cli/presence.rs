@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use rollcall_domain::attendance::{LastSeen, Left, Overview, Register};
+use rollcall_domain::attendance::{Attendee, LastSeen, Left, Overview, Register};
 use rollcall_domain::identity::{ThingId, Timestamp};
 use rollcall_grpc::api::{self, kick_request::Whom};
 use rollcall_grpc::client::Client;
@@ -29,11 +29,10 @@ pub(super) struct Presence {
     #[arg(long, short)]
     watch: bool,
     /// Show all instances that share the server's stream, rather than the server alone
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "redis")]
     all: bool,
-    /// Show all instances by the roll on this Redis, without asking a server
-    #[arg(long, value_name = "URL", conflicts_with = "all")]
-    redis: Option<String>,
+    #[command(flatten)]
+    directly: Directly,
     /// Show the sessions of this instance
     #[arg(long, value_name = "NAME", conflicts_with = "watch")]
     instance: Option<String>,
@@ -48,11 +47,13 @@ pub(super) struct Presence {
 enum PresenceCommand {
     /// Count who is online on all instances: by instance, and by channel
     Count {
-        /// Count the things of channels too
-        #[arg(long)]
+        /// Count the things of channels too: the server has to have the things service
+        #[arg(long, conflicts_with = "redis")]
         by_channel: bool,
         #[command(flatten)]
         page: Page,
+        #[command(flatten)]
+        directly: Directly,
     },
     /// Make the roll in Redis anew: instances that are alive from their journals, others from the stream
     Rebuild(Place),
@@ -61,36 +62,67 @@ enum PresenceCommand {
         /// Its id
         thing: ThingId,
         #[command(flatten)]
-        place: Place,
+        directly: Directly,
     },
+}
+
+/// A Redis to look at.
+#[derive(Args)]
+struct Directly {
+    /// Look at all instances on this Redis, without asking a server
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// What comes before `.mqtt` in the name of the stream there [default: what the configuration says]
+    #[arg(long, requires = "redis")]
+    prefix: Option<String>,
+}
+
+impl Directly {
+    /// All instances there; nothing if a server is to be asked.
+    fn overview(&self, config: &Config) -> anyhow::Result<Option<Overview>> {
+        let Some(url) = &self.redis else {
+            return Ok(None);
+        };
+        let prefix = self.prefix.as_ref().unwrap_or(&config.redis.prefix);
+        let attendance = Shared::new(&Url::new(url), prefix)?;
+        Ok(Some(Overview::new(Arc::new(attendance), None)))
+    }
 }
 
 impl Presence {
     pub(super) async fn run(self, session: &Session<'_>, output: Output) -> anyhow::Result<()> {
         match self.command {
-            Some(PresenceCommand::Count { by_channel, page }) => {
-                let client = session.connect().await?;
-                return count(&client, by_channel, page, output).await;
+            Some(PresenceCommand::Count {
+                by_channel,
+                page,
+                directly,
+            }) => {
+                let api::Page { offset, limit } = page.message();
+                let request = api::CountOnlineRequest {
+                    by_channel,
+                    offset,
+                    limit,
+                };
+                let counted = match directly.overview(session.config)? {
+                    Some(overview) => overview.count(false).await?.into(),
+                    None => session.connect().await?.count_online(request).await?,
+                };
+                return show_counts(counted, by_channel, output);
             }
             Some(PresenceCommand::Rebuild(place)) => {
                 return rebuild(place, session.config, output).await;
             }
-            Some(PresenceCommand::Seen { thing, place }) if place.is_named() => {
-                let (url, prefix) = place.find(session.config)?;
-                let seen = overview(&url, &prefix)?.last_seen(thing).await?;
-                return show_seen(thing, &seen, output);
-            }
-            Some(PresenceCommand::Seen { thing, .. }) => {
-                let seen = last_seen(&session.connect().await?, thing).await?;
+            Some(PresenceCommand::Seen { thing, directly }) => {
+                let seen = match directly.overview(session.config)? {
+                    Some(overview) => overview.last_seen(thing).await?,
+                    None => last_seen(&session.connect().await?, thing).await?,
+                };
                 return show_seen(thing, &seen, output);
             }
             None => {}
         }
-        match &self.redis {
-            Some(url) => {
-                let overview = overview(&Url::new(url), &session.config.redis.prefix)?;
-                self.show_redis(&overview, output).await
-            }
+        match self.directly.overview(session.config)? {
+            Some(overview) => self.show_redis(&overview, output).await,
             None if self.all || self.instance.is_some() || self.thing.is_some() => {
                 self.show_all(&session.connect().await?, output).await
             }
@@ -104,10 +136,10 @@ impl Presence {
             let watch = Watch::new(BTreeMap::new(), output);
             return watch.follow_redis(overview.watch(None).await?, &page).await;
         }
-        let register = overview
-            .register(self.instance.as_deref(), self.thing)
-            .await?;
-        Ok(watch::show(&register, &page, output)?)
+        let (instance, thing) = (self.instance.as_deref(), self.thing);
+        let listed = overview.list(instance, thing, page.offset, page.limit);
+        let (listed, total) = listed.await?;
+        Ok(watch::show(&listed, &listed.sessions, total, output)?)
     }
 
     async fn show_all(self, client: &Client, output: Output) -> anyhow::Result<()> {
@@ -128,55 +160,36 @@ impl Presence {
             sessions: listing.sessions.into_iter().map(attendee).collect(),
             instances: by_instance(listing.instances),
         };
-        let page: Vec<_> = register.sessions.iter().collect();
-        Ok(watch::show_page(&register, &page, listing.total, output)?)
+        Ok(watch::show(
+            &register,
+            &register.sessions,
+            listing.total,
+            output,
+        )?)
     }
 
     async fn list(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let listing = client.online(self.page.message()).await?;
-        let session = |it: &api::Online| {
-            json!({
-                "session_id": it.session_id,
-                "thing_id": it.thing_id,
-                "client_id": it.client_id,
-                "protocol": it.protocol,
-                "peer": it.peer,
-                "since": Timestamp(it.since).rfc3339(),
-                "occurred_at": it.since.to_string(),
-                "instance": listing.instance,
-            })
-        };
+        let sessions = listing.sessions.into_iter().map(|it| Attendee {
+            session_id: it.session_id,
+            thing_id: it.thing_id,
+            instance: listing.instance.clone(),
+            client_id: it.client_id,
+            protocol: it.protocol,
+            peer: it.peer,
+            since: Timestamp(it.since),
+        });
+        let sessions: Vec<_> = sessions.collect();
         let value = json!({
             "instance": listing.instance,
             "total": listing.total,
             "position": listing.position,
-            "sessions": listing.sessions.iter().map(session).collect::<Vec<_>>(),
+            "sessions": sessions.iter().map(watch::session).collect::<Vec<_>>(),
         });
-        let rows: Vec<_> = listing
-            .sessions
-            .iter()
-            .map(|it| {
-                let since = Timestamp(it.since).rfc3339();
-                let instance = listing.instance.clone();
-                // A client chooses its id: it may not write on the terminal.
-                let client = it.client_id.escape_debug().to_string();
-                [
-                    it.session_id.clone(),
-                    it.thing_id.clone(),
-                    client,
-                    since,
-                    instance,
-                    it.protocol.clone(),
-                    it.peer.clone(),
-                ]
-            })
-            .collect();
-        let headings = [
-            "SESSION", "THING", "CLIENT", "SINCE", "INSTANCE", "PROTOCOL", "PEER",
-        ];
-        output.table(&value, headings, &rows)?;
+        watch::table(&value, &sessions, output)?;
         if !output.json {
-            output.line(&format!("{} online", listing.total))?;
+            let total = listing.total;
+            output.line(&format!("{total} online{}", watch::rest(&sessions, total)))?;
         }
         if self.watch {
             let online = [(listing.instance.clone(), listing.total)].into();
@@ -213,30 +226,16 @@ async fn rebuild(place: Place, config: &Config, output: Output) -> anyhow::Resul
     Ok(())
 }
 
-/// All instances on a Redis.
-fn overview(url: &Url, prefix: &str) -> anyhow::Result<Overview> {
-    let attendance = Shared::new(url, prefix)?;
-    Ok(Overview::new(Arc::new(attendance), None))
-}
-
 fn by_instance(counts: Vec<api::InstanceCount>) -> BTreeMap<String, u64> {
     let counts = counts.into_iter();
     counts.map(|it| (it.instance, it.sessions)).collect()
 }
 
-async fn count(
-    client: &Client,
+fn show_counts(
+    counted: api::CountOnlineResponse,
     by_channel: bool,
-    page: Page,
     output: Output,
 ) -> anyhow::Result<()> {
-    let api::Page { offset, limit } = page.message();
-    let request = api::CountOnlineRequest {
-        by_channel,
-        offset,
-        limit,
-    };
-    let counted = client.count_online(request).await?;
     let instances = by_instance(counted.instances);
     let channels = counted.channels.iter().map(
         |it| json!({ "channel_id": it.channel_id, "things": it.things, "sessions": it.sessions }),
@@ -273,7 +272,11 @@ async fn count(
         output.line(&format!("{count} on {instance}"))?;
     }
     let (things, sessions) = (counted.things, counted.sessions);
-    Ok(output.line(&format!("{sessions} online, of {things} things"))?)
+    let things = match things {
+        1 => "1 thing".to_owned(),
+        things => format!("{things} things"),
+    };
+    Ok(output.line(&format!("{sessions} online, of {things}"))?)
 }
 
 async fn last_seen(client: &Client, thing: ThingId) -> anyhow::Result<LastSeen> {
@@ -291,15 +294,6 @@ async fn last_seen(client: &Client, thing: ThingId) -> anyhow::Result<LastSeen> 
 
 fn show_seen(thing: ThingId, seen: &LastSeen, output: Output) -> anyhow::Result<()> {
     let LastSeen { sessions, left } = seen;
-    let listed = sessions.iter().map(|it| {
-        json!({
-            "session_id": it.session_id,
-            "instance": it.instance,
-            "client_id": it.client_id,
-            "peer": it.peer,
-            "since": it.since.rfc3339(),
-        })
-    });
     let last_left = left.as_ref().map(|left| {
         json!({
             "at": left.at.rfc3339(),
@@ -311,7 +305,7 @@ fn show_seen(thing: ThingId, seen: &LastSeen, output: Output) -> anyhow::Result<
     let report = json!({
         "thing_id": thing.to_string(),
         "online": sessions.len(),
-        "sessions": listed.collect::<Vec<_>>(),
+        "sessions": sessions.iter().map(watch::session).collect::<Vec<_>>(),
         "last_left": last_left,
     });
     let mut lines: Vec<String> = sessions
@@ -328,7 +322,9 @@ fn show_seen(thing: ThingId, seen: &LastSeen, output: Output) -> anyhow::Result<
         Some(Left { at, instance, .. }) => {
             lines.push(format!("last left at {} from {instance}", at.rfc3339()));
         }
-        None if sessions.is_empty() => lines.push("not seen that is remembered".to_owned()),
+        None if sessions.is_empty() => {
+            lines.push("not online, and no departure of it is remembered".to_owned())
+        }
         None => {}
     }
     // Others may write there what no terminal should see.

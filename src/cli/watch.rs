@@ -6,7 +6,7 @@ use rollcall_domain::attendance::{Attendee, Happened, News, Register, Watching};
 use rollcall_domain::identity::Timestamp;
 use rollcall_grpc::api::{self, read_events_request::Since};
 use rollcall_grpc::client::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::Output;
 
@@ -90,7 +90,11 @@ impl Watch {
     /// Shows who is online, and counts on from there.
     fn begin(&mut self, register: &Register, page: &api::Page) -> std::io::Result<()> {
         self.online.clone_from(&register.instances);
-        show(register, page, self.output)
+        let all = &register.sessions;
+        let place = |it: u64| usize::try_from(it).map_or(all.len(), |it| it.min(all.len()));
+        let first = place(page.offset);
+        let end = place(page.offset.saturating_add(page.limit));
+        show(register, &all[first..end], all.len() as u64, self.output)
     }
 
     fn change<'a>(
@@ -148,43 +152,58 @@ pub(super) fn attendee(it: api::Attendee) -> Attendee {
     }
 }
 
-/// Shows some of those who are online, but counts all.
-pub(super) fn show(register: &Register, page: &api::Page, output: Output) -> std::io::Result<()> {
-    let number = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
-    let listed = register.sessions.iter();
-    let listed: Vec<_> = listed
-        .skip(number(page.offset))
-        .take(number(page.limit))
-        .collect();
-    let total = register.sessions.len();
-    show_page(register, &listed, total as u64, output)
+/// A session, for machines.
+pub(super) fn session(it: &Attendee) -> Value {
+    json!({
+        "session_id": it.session_id,
+        "thing_id": it.thing_id,
+        "client_id": it.client_id,
+        "protocol": it.protocol,
+        "peer": it.peer,
+        "since": it.since.rfc3339(),
+        "occurred_at": it.since.to_string(),
+        "instance": it.instance,
+    })
 }
 
-/// Shows one page of those who are online.
-pub(super) fn show_page(
+/// Shows one page of those who are online, or of those who were asked for.
+pub(super) fn show(
     register: &Register,
-    page: &[&Attendee],
+    page: &[Attendee],
     total: u64,
     output: Output,
 ) -> std::io::Result<()> {
-    let sessions = page.iter().map(|it| {
-        json!({
-            "session_id": it.session_id,
-            "thing_id": it.thing_id,
-            "client_id": it.client_id,
-            "protocol": it.protocol,
-            "peer": it.peer,
-            "since": it.since.rfc3339(),
-            "occurred_at": it.since.to_string(),
-            "instance": it.instance,
-        })
-    });
     let value = json!({
         "at": register.at,
         "total": total,
         "instances": register.instances,
-        "sessions": sessions.collect::<Vec<_>>(),
+        "sessions": page.iter().map(session).collect::<Vec<_>>(),
     });
+    table(&value, page, output)?;
+    let all: u64 = register.instances.values().sum();
+    if output.json {
+        return Ok(());
+    }
+    if total != all {
+        return output.line(&format!("{total} of {all} online{}", rest(page, total)));
+    }
+    for (instance, count) in &register.instances {
+        let instance = instance.escape_debug();
+        output.line(&format!("{count} on {instance}"))?;
+    }
+    output.line(&format!("{total} online{}", rest(page, total)))
+}
+
+/// How to see those who are not on the page.
+pub(super) fn rest(page: &[Attendee], total: u64) -> String {
+    match page.len() as u64 {
+        shown if shown < total => format!(", {shown} of them shown (--limit, --offset)"),
+        _ => String::new(),
+    }
+}
+
+/// Shows sessions as a table; as JSON `value` instead.
+pub(super) fn table(value: &Value, page: &[Attendee], output: Output) -> std::io::Result<()> {
     let rows: Vec<_> = page
         .iter()
         .map(|it| {
@@ -204,13 +223,5 @@ pub(super) fn show_page(
     let headings = [
         "SESSION", "THING", "CLIENT", "SINCE", "INSTANCE", "PROTOCOL", "PEER",
     ];
-    output.table(&value, headings, &rows)?;
-    if !output.json {
-        for (instance, count) in &register.instances {
-            let instance = instance.escape_debug();
-            output.line(&format!("{count} on {instance}"))?;
-        }
-        output.line(&format!("{total} online"))?;
-    }
-    Ok(())
+    output.table(value, headings, &rows)
 }

@@ -71,7 +71,7 @@ pub struct Happened {
 #[derive(Debug)]
 pub enum News {
     /// In place of all that was known: the first, and whenever events may have been missed, or be told again.
-    Register(Register),
+    Register(Arc<Register>),
     /// What happened after what was known.
     Events(Vec<Happened>),
 }
@@ -79,7 +79,7 @@ pub enum News {
 /// Where the roll of all instances is.
 #[async_trait]
 pub trait Attendance: Send + Sync {
-    async fn register(&self) -> Result<Register, Refusal>;
+    async fn register(&self) -> Result<Arc<Register>, Refusal>;
 
     async fn last_seen(&self, thing: ThingId) -> Result<LastSeen, Refusal>;
 
@@ -132,22 +132,31 @@ impl Overview {
         }
     }
 
-    /// Who is online, of one instance or one thing if they are named.
+    /// A page of who is online, of one instance or one thing if they are named, and how many they are in all.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
-    pub async fn register(
+    pub async fn list(
         &self,
         instance: Option<&str>,
         thing: Option<ThingId>,
-    ) -> Result<Register, Refusal> {
-        let mut register = self.attendance.register().await?;
+        offset: u64,
+        limit: u64,
+    ) -> Result<(Register, u64), Refusal> {
+        let register = self.attendance.register().await?;
         let thing = thing.map(|it| it.to_string());
-        register.sessions.retain(|it| {
+        let wanted = register.sessions.iter().filter(|it| {
             instance.is_none_or(|wanted| it.instance == wanted)
                 && thing.as_ref().is_none_or(|wanted| it.thing_id == *wanted)
         });
-        Ok(register)
+        let number = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+        let page = wanted.clone().skip(number(offset)).take(number(limit));
+        let page = Register {
+            at: register.at.clone(),
+            sessions: page.cloned().collect(),
+            instances: register.instances.clone(),
+        };
+        Ok((page, wanted.count() as u64))
     }
 
     /// # Errors
@@ -164,7 +173,7 @@ impl Overview {
         let things = match &self.things {
             Some(things) if by_channel => Some(things),
             None if by_channel => {
-                let reason = "channels are known where the things service is: ask there";
+                let reason = "channels are known where the things service is: ask there (--server, http.listen)";
                 return Err(Refusal::invalid("by_channel", reason));
             }
             _ => None,
@@ -187,8 +196,8 @@ impl Overview {
             });
             counts.channels = things.count_by_channel(&known.collect()).await?;
         }
-        counts.at = register.at;
-        counts.instances = register.instances;
+        counts.at.clone_from(&register.at);
+        counts.instances.clone_from(&register.instances);
         Ok(counts)
     }
 

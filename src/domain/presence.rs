@@ -191,6 +191,9 @@ pub trait Roll: Send + Sync {
     /// Everyone whose arrival is durable and whose farewell is not, the earliest first.
     fn online(&self) -> Vec<Online>;
 
+    /// As [`Roll::online`], of one thing.
+    fn online_of(&self, thing: ThingId) -> Vec<Online>;
+
     /// How many they are.
     fn len(&self) -> usize;
 

@@ -73,6 +73,11 @@ fn every_edge_shows_the_same_of_all_instances() {
         "{table}"
     );
 
+    let table = one.tell(&["presence", "--instance", "front-1", "--limit", "1"]);
+    assert!(
+        table.ends_with("3 of 4 online, 1 of them shown (--limit, --offset)\n"),
+        "{table}"
+    );
     let of_two = one.json(&["presence", "--instance", "front-2"]);
     assert_eq!(
         (&of_two["total"], &of_two["sessions"][0]["thing_id"]),
@@ -102,6 +107,18 @@ fn every_edge_shows_the_same_of_all_instances() {
         0
     );
     assert_eq!(page(&one, "/presence/counts").1.get("channels"), None);
+    assert_eq!(
+        one.json(&["presence", "count", "--redis", &url]),
+        two.json(&["presence", "count"])
+    );
+    let elsewhere = ["--redis", &url, "--prefix", "other"];
+    for what in [&["presence"][..], &["presence", "count"]] {
+        let told = one.tell(&[what, &elsewhere].concat());
+        assert!(
+            told.contains("0 online") && !told.contains("front"),
+            "{told}"
+        );
+    }
     let table = one.tell(&["presence", "count", "--by-channel"]);
     assert!(
         table.contains(&channel) && table.contains("4 online, of 3 things"),
@@ -124,10 +141,7 @@ fn every_edge_shows_the_same_of_all_instances() {
         seen
     );
     let (_, told) = page(&two, &format!("/presence/things/{}", things[0].id));
-    assert_eq!(
-        (&told["online"], &told["last_left"]),
-        (&seen["online"], &seen["last_left"])
-    );
+    assert_eq!(told, seen);
 
     for (path, status) in [
         ("/presence/sessions?limit=0", 400),
@@ -153,6 +167,7 @@ fn a_server_without_redis_shows_what_its_journal_knows() {
     let counts = world.json(&["presence", "count", "--by-channel"]);
     assert_eq!(counts["channels"][0]["channel_id"], channel.as_str());
     let seen = world.json(&["presence", "seen", &things[1].id]);
+    assert_eq!(seen["online"], 0);
     assert_eq!(seen["last_left"]["occurred_at"], events[2]["occurred_at"]);
     let told = world.tell(&["presence", "seen", &things[0].id]);
     assert!(told.starts_with("online since "), "{told}");
@@ -179,10 +194,78 @@ fn a_front_without_things_does_not_know_channels() {
     assert!(problem.contains("ask there"), "{problem}");
 }
 
+/// Puts sessions on the roll as those of an instance that is alive.
+fn fill(redis: &RedisServer, instance: &str, sessions: usize) {
+    let key = |what: &str| format!("{{{STREAM}}}.{what}");
+    redis.command::<String>(&["SET", &key(&format!("lease:{instance}")), "somebody"]);
+    redis.command::<u64>(&["HSET", &key("roll"), instance, "1-1"]);
+    let part = key(&format!("roll:{instance}"));
+    let row = format!(
+        r#"{{"thing_id":"t","instance":"{instance}","since":"1","client_id":"","protocol":"","peer":""}}"#
+    );
+    let names: Vec<String> = (0..sessions).map(|n| format!("session {n}")).collect();
+    let rows = names.iter().flat_map(|name| [name.as_str(), &row]);
+    let call: Vec<&str> = ["HSET", &part].into_iter().chain(rows).collect();
+    assert_eq!(redis.command::<usize>(&call), sessions);
+}
+
+#[test]
+fn a_large_roll_is_told_in_parts() {
+    let redis = RedisServer::start();
+    let world = world(&redis, "front-1");
+    fill(&redis, "crowded", 2500);
+    let url = redis.url();
+    for mut told in [
+        Told::by_program(&world, &["--all"]),
+        Told::by_program(&world, &["--redis", &url]),
+        Told::by_http(&world, ""),
+    ] {
+        told.is_at(2500);
+        assert_eq!(told.seen().rolls, 1);
+    }
+    let last = page(&world, "/presence/sessions?offset=2499&limit=2").1;
+    assert_eq!(last["total"], 2500);
+    assert_eq!(last["sessions"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn those_who_ask_at_one_time_share_one_reading_of_the_roll() {
+    let redis = RedisServer::start();
+    let world = world(&redis, "front-1");
+    let readings = || {
+        let told: String = redis.command(&["INFO", "commandstats"]);
+        let calls = told.split("cmdstat_hgetall:calls=").nth(1).unwrap_or("0");
+        let calls = calls.split(',').next().expect("a part");
+        // The list of parts, and the one part.
+        calls.parse::<usize>().expect("a number") / 2
+    };
+    fill(&redis, "other", 1);
+    page(&world, "/presence/counts");
+    let before = readings();
+    assert!(before > 0);
+    redis.command::<String>(&["CLIENT", "PAUSE", "3000"]);
+    std::thread::scope(|threads| {
+        for _ in 0..40 {
+            threads.spawn(|| assert_eq!(page(&world, "/presence/counts").0, 200));
+        }
+    });
+    // That which was under way when others came, and theirs.
+    assert!(readings() - before < 10, "{} readings", readings() - before);
+    // Whoever asks later sees what has happened since.
+    let thing = world.thing("lamp");
+    let _here = world.client(Hello::of(&thing, "a"));
+    wait_for("the roll", || {
+        (redis.roll("front-1").len() == 1).then_some(())
+    });
+    assert_eq!(page(&world, "/presence/counts").1["sessions"], 2);
+}
+
 /// What somebody who watches was told.
 #[derive(Clone, Default)]
 struct Seen {
     rolls: usize,
+    /// More of the roll is to come.
+    more: bool,
     /// What the last roll was as of.
     at: String,
     /// Events after it.
@@ -194,11 +277,17 @@ impl Seen {
     fn hear(&mut self, told: &Value) {
         let id = |it: &Value| it["session_id"].as_str().expect("text").to_owned();
         if let Some(sessions) = told["sessions"].as_array() {
-            self.rolls += 1;
-            self.at = told["at"].as_str().expect("text").to_owned();
-            self.ids.clear();
-            self.online = sessions.iter().map(id).collect();
-            assert_eq!(told["total"], self.online.len());
+            if !self.more {
+                self.online.clear();
+                self.ids.clear();
+            }
+            self.online.extend(sessions.iter().map(id));
+            self.more = told["more"] == true;
+            if !self.more {
+                self.rolls += 1;
+                self.at = told["at"].as_str().expect("text").to_owned();
+                assert_eq!(told["total"], self.online.len());
+            }
             return;
         }
         let session = id(&told["fields"]);
@@ -407,6 +496,23 @@ fn who_watches_a_redis_that_loses_everything_is_told_the_roll_anew() {
     // An entry that is not there says nothing of what was missed.
     let mut told = Told::by_http(&world, "?after=1-1");
     told.is_at(10);
+}
+
+#[test]
+fn who_would_watch_a_redis_that_is_gone_is_told_so() {
+    let mut redis = RedisServer::start();
+    let world = world(&redis, "front-1");
+    redis.kill();
+    for more in [&["--all"][..], &["--redis", &redis.url()]] {
+        let problem = world.fail(&[&["presence", "--watch"], more].concat());
+        assert!(problem.contains("redis is not available"), "{problem}");
+        // Causes are told once.
+        assert!(
+            problem.matches("Connection refused").count() <= 1,
+            "{problem}"
+        );
+    }
+    assert_eq!(page(&world, "/presence/watch").0, 503);
 }
 
 #[test]

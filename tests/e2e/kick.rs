@@ -80,7 +80,7 @@ fn a_kick_that_makes_no_sense_is_refused_in_words() {
     let world = World::start();
     let nobody = "76a58221-e319-492a-be3e-b3d15631e92a";
     for (arguments, told) in [
-        (&["kick", nobody][..], "no such session is here"),
+        (&["kick", nobody][..], "no such session is on front-1"),
         (&["kick", "lamp"], "session id must be"),
         (&["kick", nobody, "--reason", "two\nlines"], "a reason has"),
     ] {

@@ -386,7 +386,10 @@ fn it_is_told_where_a_thing_is_and_when_it_was_seen_last() {
     let told = |thing: &Thing| world.tell(&["presence", "seen", &thing.id, "--redis", &url]);
     assert!(told(&things[0]).contains("online since"));
     assert!(told(&things[1]).starts_with("last left at "));
-    assert_eq!(told(&things[2]), "not seen that is remembered\n");
+    assert_eq!(
+        told(&things[2]),
+        "not online, and no departure of it is remembered\n"
+    );
 
     // However long ago, whatever has become of the stream, and of what is noted beside it.
     redis.command::<u64>(&["DEL", STREAM]);

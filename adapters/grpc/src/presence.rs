@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::pin::Pin;
 
-use rollcall_domain::attendance::{Attendee, Happened, LastSeen, News, Overview, Watching};
+use rollcall_domain::attendance::{
+    Attendee, Counts, Happened, LastSeen, News, Overview, Register, Watching,
+};
 use rollcall_domain::presence::{Kick, Kicked, Snapshot, Whom};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,8 +45,11 @@ impl Presence {
     }
 
     fn front(&self) -> Result<&Front, Status> {
-        let elsewhere = || Status::failed_precondition("this process has no MQTT front");
-        self.front.as_ref().ok_or_else(elsewhere)
+        self.front.as_ref().ok_or_else(|| {
+            Status::failed_precondition(
+                "this process has no MQTT front: ask one (--server), or for all (`rollcall presence --all`)",
+            )
+        })
     }
 }
 
@@ -88,15 +94,16 @@ impl api::presence_server::Presence for Presence {
             thing_id,
         } = request.into_inner();
         let thing = thing_id.map(|id| parse("thing_id", &id)).transpose()?;
-        let register = self.overview.register(instance.as_deref(), thing).await;
-        let register = register.map_err(refusal)?;
-        let (total, instances) = (register.sessions.len() as u64, counts(&register.instances));
-        let sessions = page(register.sessions, offset, limit.min(MAX_PAGE));
+        let limit = limit.min(MAX_PAGE);
+        let listed = self
+            .overview
+            .list(instance.as_deref(), thing, offset, limit);
+        let (page, total) = listed.await.map_err(refusal)?;
         Ok(Response::new(api::ListSessionsResponse {
-            at: register.at,
+            at: page.at,
             total,
-            sessions: sessions.map(attendee).collect(),
-            instances,
+            sessions: page.sessions.into_iter().map(attendee).collect(),
+            instances: counts(&page.instances),
         }))
     }
 
@@ -111,22 +118,9 @@ impl api::presence_server::Presence for Presence {
         } = request.into_inner();
         let limit = if limit == 0 { MAX_PAGE } else { limit };
         let counted = self.overview.count(by_channel).await.map_err(refusal)?;
-        let channels_total = counted.channels.len() as u64;
-        let channels = page(counted.channels, offset, limit.min(MAX_PAGE));
-        Ok(Response::new(api::CountOnlineResponse {
-            at: counted.at,
-            sessions: counted.sessions,
-            things: counted.things,
-            instances: counts(&counted.instances),
-            channels: channels
-                .map(|it| api::ChannelCount {
-                    channel_id: it.channel.to_string(),
-                    things: it.things,
-                    sessions: it.sessions,
-                })
-                .collect(),
-            channels_total,
-        }))
+        let mut counted = api::CountOnlineResponse::from(counted);
+        counted.channels = page(counted.channels, offset, limit.min(MAX_PAGE)).collect();
+        Ok(Response::new(counted))
     }
 
     async fn last_seen(
@@ -158,7 +152,7 @@ impl api::presence_server::Presence for Presence {
         let mut stop = self.stop.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = tell(watching, &sender) => {}
+                _ = tell(watching, &sender) => {}
                 () = sender.closed() => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
@@ -203,7 +197,10 @@ impl api::presence_server::Presence for Presence {
             None => return Err(Status::invalid_argument("name a session or a thing")),
         };
         if kicked == Kicked::default() {
-            return Err(Status::not_found("no such session is here"));
+            let instance = front.roll.instance();
+            return Err(Status::not_found(format!(
+                "no such session is on {instance}; `rollcall presence --all` says where it is: ask there (--server)"
+            )));
         }
         Ok(Response::new(api::KickResponse {
             ended: kicked.ended as u64,
@@ -212,60 +209,75 @@ impl api::presence_server::Presence for Presence {
     }
 }
 
-type Messages = Pin<Box<ReceiverStream<Result<api::WatchResponse, Status>>>>;
+type Message = Result<api::WatchResponse, Status>;
+type Messages = Pin<Box<ReceiverStream<Message>>>;
 
 /// Tells all that comes of a watch until nobody listens any longer.
-async fn tell(mut watching: Watching, sender: &mpsc::Sender<Result<api::WatchResponse, Status>>) {
+async fn tell(mut watching: Watching, sender: &mpsc::Sender<Message>) -> Option<Infallible> {
+    let say = |news| sender.send(Ok(api::WatchResponse { news: Some(news) }));
     loop {
-        for news in messages(watching.next().await) {
-            let message = api::WatchResponse { news: Some(news) };
-            if sender.send(Ok(message)).await.is_err() {
-                return;
+        match watching.next().await {
+            News::Register(register) => {
+                for part in parts(&register) {
+                    say(api::watch_response::News::Roll(part)).await.ok()?;
+                }
             }
+            News::Events(events) => say(changes(events)).await.ok()?,
         }
     }
 }
 
-fn messages(news: News) -> Vec<api::watch_response::News> {
-    match news {
-        News::Register(register) => {
-            let mut instances = counts(&register.instances);
-            let mut sessions = register.sessions.into_iter().map(attendee).peekable();
-            let mut parts = Vec::new();
-            loop {
-                let part = sessions.by_ref().take(PAGE).collect();
-                let more = sessions.peek().is_some();
-                parts.push(api::watch_response::News::Roll(api::RollPart {
-                    at: register.at.clone(),
-                    sessions: part,
-                    more,
-                    instances: std::mem::take(&mut instances),
-                }));
-                if !more {
-                    return parts;
-                }
-            }
+/// At least one, made as they are sent.
+fn parts(register: &Register) -> impl Iterator<Item = api::RollPart> {
+    let count = register.sessions.len().div_ceil(PAGE).max(1);
+    (1..=count).map(move |number| {
+        let sessions = register.sessions.iter().skip((number - 1) * PAGE);
+        api::RollPart {
+            at: register.at.clone(),
+            sessions: sessions.take(PAGE).cloned().map(attendee).collect(),
+            more: number < count,
+            instances: match number {
+                1 => counts(&register.instances),
+                _ => Vec::new(),
+            },
         }
-        News::Events(events) => {
-            let events = events.into_iter().map(|Happened { id, fields }| {
-                let field = |(name, value): (Cow<str>, Cow<str>)| api::Field {
-                    name: name.into_owned(),
-                    value: value.into_owned(),
-                };
-                api::Change {
-                    id,
-                    fields: fields.into_iter().map(field).collect(),
-                }
-            });
-            let events = events.collect();
-            vec![api::watch_response::News::Changes(api::Changes { events })]
-        }
-    }
+    })
+}
+
+fn changes(events: Vec<Happened>) -> api::watch_response::News {
+    let field = |(name, value): (Cow<str>, Cow<str>)| api::Field {
+        name: name.into_owned(),
+        value: value.into_owned(),
+    };
+    let change = |Happened { id, fields }| api::Change {
+        id,
+        fields: fields.into_iter().map(field).collect(),
+    };
+    let events = events.into_iter().map(change).collect();
+    api::watch_response::News::Changes(api::Changes { events })
 }
 
 fn page<T>(all: Vec<T>, offset: u64, limit: u64) -> impl Iterator<Item = T> {
     let number = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
     all.into_iter().skip(number(offset)).take(number(limit))
+}
+
+impl From<Counts> for api::CountOnlineResponse {
+    fn from(counted: Counts) -> Self {
+        let channels = counted.channels.iter().map(|it| api::ChannelCount {
+            channel_id: it.channel.to_string(),
+            things: it.things,
+            sessions: it.sessions,
+        });
+        Self {
+            at: counted.at,
+            sessions: counted.sessions,
+            things: counted.things,
+            instances: counts(&counted.instances),
+            channels_total: counted.channels.len() as u64,
+            channels: channels.collect(),
+        }
+    }
 }
 
 fn counts(instances: &BTreeMap<String, u64>) -> Vec<api::InstanceCount> {

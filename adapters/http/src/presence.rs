@@ -12,7 +12,9 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use rollcall_domain::attendance::{Attendee, Happened, LastSeen, News, Overview, Watching};
+use rollcall_domain::attendance::{
+    Attendee, Happened, LastSeen, News, Overview, Register, Watching,
+};
 use rollcall_domain::caller::Identities;
 use rollcall_domain::identity::ThingId;
 use serde::{Deserialize, Serialize};
@@ -122,14 +124,14 @@ async fn list(
     let thing = listed.thing_id.as_deref();
     let thing: Option<ThingId> = thing.map(|id| parse("thing_id", id)).transpose()?;
     let instance = listed.instance.as_deref();
-    let register = state.overview.register(instance, thing).await?;
-    let total = register.sessions.len();
-    let page = register.sessions.into_iter().skip(listed.offset);
+    let (offset, limit) = (listed.offset as u64, listed.limit as u64);
+    let listed = state.overview.list(instance, thing, offset, limit);
+    let (page, total) = listed.await?;
     Ok(Json(json!({
-        "at": register.at,
+        "at": page.at,
         "total": total,
-        "instances": register.instances,
-        "sessions": sessions(page.take(listed.limit)),
+        "instances": page.instances,
+        "sessions": sessions(page.sessions),
     })))
 }
 
@@ -226,7 +228,7 @@ async fn follow(
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         tokio::select! {
-            () = tell(watching, &sender) => {}
+            _ = tell(watching, &sender) => {}
             () = sender.closed() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
@@ -234,54 +236,51 @@ async fn follow(
     Ok(Sse::new(ReceiverStream::new(receiver)))
 }
 
+type Told = Result<Event, Infallible>;
+
 /// Tells all that comes of a watch until nobody listens any longer.
-async fn tell(mut watching: Watching, sender: &mpsc::Sender<Result<Event, Infallible>>) {
+async fn tell(mut watching: Watching, sender: &mpsc::Sender<Told>) -> Option<Infallible> {
     loop {
-        let events = match tokio::time::timeout(HEARTBEAT, watching.next()).await {
-            Ok(news) => events(news),
-            Err(_) => vec![Event::default().comment("")],
-        };
-        for event in events {
-            if sender.send(Ok(event)).await.is_err() {
-                return;
+        match tokio::time::timeout(HEARTBEAT, watching.next()).await {
+            Ok(News::Register(register)) => {
+                for part in parts(&register) {
+                    sender.send(Ok(part)).await.ok()?;
+                }
             }
+            Ok(News::Events(events)) => {
+                for it in events {
+                    sender.send(Ok(event(it))).await.ok()?;
+                }
+            }
+            Err(_) => sender.send(Ok(Event::default().comment(""))).await.ok()?,
         }
     }
 }
 
-fn events(news: News) -> Vec<Event> {
-    match news {
-        News::Register(register) => {
-            let total = register.sessions.len();
-            let mut all = register.sessions.into_iter().peekable();
-            let mut parts = Vec::new();
-            loop {
-                let part = sessions(all.by_ref().take(PART));
-                let more = all.peek().is_some();
-                let data = json!({
-                    "at": register.at,
-                    "total": total,
-                    "instances": register.instances,
-                    "sessions": part,
-                    "more": more,
-                });
-                let event = Event::default().event("roll").data(data.to_string());
-                // Whoever has not got all of it begins anew.
-                parts.push(if more { event } else { event.id(&register.at) });
-                if !more {
-                    return parts;
-                }
-            }
-        }
-        News::Events(happened) => {
-            let event = |Happened { id, fields }| {
-                let fields: BTreeMap<Cow<str>, Cow<str>> = fields.into_iter().collect();
-                let data = json!({ "id": id, "fields": fields });
-                let event = Event::default().event("event").data(data.to_string());
-                // Others may write to the stream, but ids are Redis's.
-                event.id(id)
-            };
-            happened.into_iter().map(event).collect()
-        }
-    }
+/// At least one, made as they are sent.
+fn parts(register: &Register) -> impl Iterator<Item = Event> {
+    let total = register.sessions.len();
+    let count = total.div_ceil(PART).max(1);
+    (1..=count).map(move |number| {
+        let part = register.sessions.iter().skip((number - 1) * PART);
+        let more = number < count;
+        let data = json!({
+            "at": register.at,
+            "total": total,
+            "instances": register.instances,
+            "sessions": sessions(part.take(PART).cloned()),
+            "more": more,
+        });
+        let event = Event::default().event("roll").data(data.to_string());
+        // Whoever has not got all of it begins anew.
+        if more { event } else { event.id(&register.at) }
+    })
+}
+
+fn event(Happened { id, fields }: Happened) -> Event {
+    let fields: BTreeMap<Cow<str>, Cow<str>> = fields.into_iter().collect();
+    let data = json!({ "id": id, "fields": fields });
+    let event = Event::default().event("event").data(data.to_string());
+    // Others may write to the stream, but ids are Redis's.
+    event.id(id)
 }

@@ -1,5 +1,6 @@
 //! The roll of all instances on a Redis, and what changes from there on.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use rollcall_domain::attendance::{
 };
 use rollcall_domain::identity::{ThingId, Timestamp};
 use rollcall_domain::refusal::Refusal;
+use tokio::sync::OnceCell;
 
 use crate::roll::{Row, View, ViewError, view};
 use crate::seen::seen;
@@ -25,7 +27,17 @@ const BEGINNING: &str = "0-0";
 pub struct Shared {
     url: Url,
     prefix: String,
+    readings: Arc<Readings>,
 }
+
+/// A large roll takes memory, and Redis time: it is read once at a time, and whoever asks meanwhile shares the next reading.
+#[derive(Default)]
+struct Readings {
+    turn: tokio::sync::Mutex<()>,
+    next: Mutex<Arc<OnceCell<Reading>>>,
+}
+
+type Reading = Result<Arc<Register>, Arc<ViewError>>;
 
 impl Shared {
     /// # Errors
@@ -35,18 +47,27 @@ impl Shared {
         Ok(Self {
             url: url.clone(),
             prefix: prefix.to_owned(),
+            readings: Arc::default(),
         })
     }
 
-    async fn read_register(&self) -> Result<Register, ViewError> {
-        match view(&self.url, &self.prefix).await {
-            // Nothing has happened yet.
-            Err(ViewError::NoStream(_)) => Ok(Register {
-                at: BEGINNING.to_owned(),
-                ..Register::default()
-            }),
-            view => view.map(register),
-        }
+    async fn read_register(&self) -> Reading {
+        let next = || self.readings.next.lock().expect("invariant: no panic");
+        let reading = Arc::clone(&next());
+        let read = async {
+            let _turn = self.readings.turn.lock().await;
+            // What is read from here on is too old for whoever asks later.
+            *next() = Arc::default();
+            match view(&self.url, &self.prefix).await {
+                // Nothing has happened yet.
+                Err(ViewError::NoStream(_)) => Ok(Arc::new(Register {
+                    at: BEGINNING.to_owned(),
+                    ..Register::default()
+                })),
+                view => view.map(|it| Arc::new(register(it))).map_err(Arc::new),
+            }
+        };
+        reading.get_or_init(|| read).await.clone()
     }
 
     fn reader(&self, after: &str) -> Reader {
@@ -56,7 +77,7 @@ impl Shared {
     }
 }
 
-fn unavailable(error: ViewError) -> Refusal {
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Refusal {
     Refusal::Unavailable {
         what: "redis",
         source: Box::new(error),
@@ -91,7 +112,7 @@ fn register(view: View) -> Register {
 
 #[async_trait]
 impl Attendance for Shared {
-    async fn register(&self) -> Result<Register, Refusal> {
+    async fn register(&self) -> Result<Arc<Register>, Refusal> {
         self.read_register().await.map_err(unavailable)
     }
 
@@ -116,9 +137,15 @@ impl Attendance for Shared {
                 "the id of an entry is expected, such as 1693312937469-0",
             ));
         }
+        // Nobody is to wait for a Redis that is not there, or lets nobody in.
+        let register = match after {
+            Some(_) => None,
+            None => Some(self.read_register().await.map_err(unavailable)?),
+        };
         Ok(Box::new(Follow {
             shared: self.clone(),
             reader: self.reader(after.unwrap_or(BEGINNING)),
+            register,
             told: after.map(ToOwned::to_owned),
             found: None,
             pause: SHORTEST_PAUSE,
@@ -131,6 +158,8 @@ impl Attendance for Shared {
 struct Follow {
     shared: Shared,
     reader: Reader,
+    /// What was read to begin with.
+    register: Option<Arc<Register>>,
     /// The last entry that was told; none if the register is next.
     told: Option<String>,
     /// What comes behind it, yet to be told.
@@ -139,10 +168,13 @@ struct Follow {
 }
 
 impl Follow {
-    async fn try_next(&mut self) -> Result<Option<News>, ViewError> {
-        let failed = |error| ViewError::Redis(self.shared.url.clone(), error);
+    async fn try_next(&mut self) -> Result<Option<News>, Arc<ViewError>> {
+        let failed = |error| Arc::new(ViewError::Redis(self.shared.url.clone(), error));
         let Some(told) = &self.told else {
-            let register = self.shared.read_register().await?;
+            let register = match self.register.take() {
+                Some(register) => register,
+                None => self.shared.read_register().await?,
+            };
             self.reader = self.shared.reader(&register.at);
             self.told = Some(register.at.clone());
             self.found = None;

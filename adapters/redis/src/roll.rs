@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, RedisWrite, Value};
+use redis::{Cmd, FromRedisValue, ParsingError, RedisError, RedisWrite, Value};
 use rollcall_domain::event::Fields;
 use rollcall_domain::identity::{ThingId, Timestamp};
 use rollcall_domain::presence::{Farewell, Peer, Session};
@@ -142,6 +142,13 @@ impl Row {
     }
 }
 
+impl FromRedisValue for Row {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let text: String = redis::from_redis_value(value)?;
+        Ok(Self::parse(&text))
+    }
+}
+
 /// Adds the [`Row`] of a session to a call, written in place: there may be millions.
 pub(crate) fn add_row(call: &mut Cmd, session: &Session, since: Timestamp, instance: &str) {
     fn shown<T: Display, S: Serializer>(it: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -259,11 +266,9 @@ pub async fn view(url: &Url, prefix: &str) -> Result<View, ViewError> {
         }
         let mut parts = Vec::with_capacity(names.len());
         for instance in names {
-            let rows: Vec<(String, String)> = redis::from_redis_value(next()).map_err(parsed)?;
-            let row = |(session, row): (String, String)| (session, Row::parse(&row));
             parts.push(Part {
                 id: ids[&instance].clone(),
-                rows: rows.into_iter().map(row).collect(),
+                rows: redis::from_redis_value(next()).map_err(parsed)?,
                 instance,
             });
         }

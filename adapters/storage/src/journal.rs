@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytesize::ByteSize;
 use rollcall_domain::event::{self, Entry, Stream};
-use rollcall_domain::identity::SessionId;
+use rollcall_domain::identity::{SessionId, ThingId};
 use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{
     Arrivals, Journal as _, Kept, Noted, Online, Presence, PresenceLog, Roll, Snapshot,
@@ -287,6 +287,10 @@ impl Roll for Journal {
 
     fn online(&self) -> Vec<Online> {
         self.shared.roll().online()
+    }
+
+    fn online_of(&self, thing: ThingId) -> Vec<Online> {
+        self.shared.roll().online_of(thing)
     }
 
     fn len(&self) -> usize {

@@ -52,7 +52,7 @@ impl Here {
         }
     }
 
-    fn take_register(&self) -> (u64, Register) {
+    fn take_register(&self) -> (u64, Arc<Register>) {
         let snapshot = self.journal.snapshot();
         let online = snapshot.online.iter();
         let sessions: Vec<_> = online.map(|(_, online)| self.attendee(online)).collect();
@@ -62,7 +62,7 @@ impl Here {
             sessions,
             instances: [(self.journal.instance().to_owned(), count)].into(),
         };
-        (snapshot.position, register)
+        (snapshot.position, Arc::new(register))
     }
 
     /// Reads what was noted since it was last asked.
@@ -102,7 +102,7 @@ impl Here {
 
 #[async_trait]
 impl Attendance for Here {
-    async fn register(&self) -> Result<Register, Refusal> {
+    async fn register(&self) -> Result<Arc<Register>, Refusal> {
         Ok(self.take_register().1)
     }
 
@@ -113,11 +113,10 @@ impl Attendance for Here {
                 what: "the journal",
                 source: Box::new(error),
             })?;
-        let online = self.journal.online().into_iter();
-        let online = online.filter(|it| it.session.thing == thing);
+        let online = self.journal.online_of(thing);
         let left = self.lock();
         Ok(LastSeen {
-            sessions: online.map(|it| self.attendee(&it)).collect(),
+            sessions: online.iter().map(|it| self.attendee(it)).collect(),
             left: left.now.get(&thing).or(left.before.get(&thing)).cloned(),
         })
     }

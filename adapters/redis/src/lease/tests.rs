@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use async_trait::async_trait;
 use rollcall_domain::event::{Entry, Stream};
-use rollcall_domain::identity::SessionId;
+use rollcall_domain::identity::{SessionId, ThingId};
 use rollcall_domain::ports::{EventLog, LogError};
 use rollcall_domain::presence::{Noted, Online, Roll, Snapshot};
 use tempfile::TempDir;
@@ -56,6 +56,10 @@ impl Roll for Empty {
     }
 
     fn online(&self) -> Vec<Online> {
+        Vec::new()
+    }
+
+    fn online_of(&self, _: ThingId) -> Vec<Online> {
         Vec::new()
     }
 

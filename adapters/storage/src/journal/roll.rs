@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 
-use rollcall_domain::identity::{SessionId, Timestamp};
+use rollcall_domain::identity::{SessionId, ThingId, Timestamp};
 use rollcall_domain::presence::{Change, Online, Presence, Session, Snapshot};
 use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
@@ -81,6 +81,14 @@ impl Memory {
     pub(super) fn online(&self) -> Vec<Online> {
         let online = self.snapshot().online.into_iter();
         online.map(|(_, online)| online).collect()
+    }
+
+    pub(super) fn online_of(&self, thing: ThingId) -> Vec<Online> {
+        let online = self.sessions.values().map(|(_, online)| online);
+        let online = online.filter(|it| it.session.thing == thing);
+        let mut online: Vec<_> = online.cloned().collect();
+        online.sort_unstable_by_key(|it| (it.since, it.session.id));
+        online
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
