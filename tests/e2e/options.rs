@@ -250,3 +250,18 @@ fn calls_have_a_bound_in_number_and_time() {
     let world = World::with(&[("ROLLCALL_GRPC__MAX_CALLS", "1")]);
     assert_eq!(world.json(&["things", "list"])["total"], 0);
 }
+
+#[test]
+fn a_stop_does_not_wait_for_redis_with_nothing_for_it() {
+    let url = ("ROLLCALL_REDIS__URL", "redis+unix:///nowhere/redis.sock");
+    // The front alone: others begin with events.
+    let whole = World::start();
+    let authority = format!("http://{}", whole.grpc());
+    let mut world = World::alone("mqtt", &[url, ("ROLLCALL_THINGS__AUTHORITY", &authority)]);
+    assert!(world.end("TERM").success());
+    let log = world.log_text();
+    assert!(
+        log.contains("cannot relay") && !log.contains("after the next start"),
+        "{log}"
+    );
+}

@@ -289,8 +289,11 @@ impl<P: Passage> Loop<P> {
             if begin.elapsed() > self.config.retry_max {
                 pause = self.config.retry_min;
             }
+            let log = self.passage.log();
+            let none_waits = log.last() <= log.relayed();
             tokio::select! {
                 () = &mut deadline => break,
+                _ = stop.wait_for(|stop| *stop), if none_waits => return,
                 () = tokio::time::sleep(jittered(pause)) => {}
             }
             pause = (pause * 2).min(self.config.retry_max);
