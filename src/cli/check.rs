@@ -1,12 +1,16 @@
-//! `rollcall check-presence`: does a stream of presence keep its promises?
+//! `rollcall check-presence`: do a stream of presence, and the journals that it comes from, keep their promises?
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use rollcall_domain::audit::{Audit, Listed, Promise};
+use rollcall_domain::audit::{Audit, Listed, Promise, Told};
+use rollcall_domain::event;
 use rollcall_redis::Url;
 use rollcall_redis::roll::{self, View};
 use rollcall_redis::stream::{Reader, place};
-use serde_json::json;
+use rollcall_storage::journal::look::Look;
+use serde_json::{Value, json};
 
 use super::output::Output;
 use crate::config::Config;
@@ -18,6 +22,10 @@ pub(super) struct CheckPresence {
     /// Sessions may have begun before the stream, though nothing says that it was trimmed
     #[arg(long)]
     partial: bool,
+    /// Check the journal in this data folder of an instance, too, and that the stream has what it tells and nobody else.
+    /// Without a Redis, the journal alone
+    #[arg(long, value_name = "FOLDER")]
+    journal: Vec<PathBuf>,
 }
 
 /// Where a stream of presence is.
@@ -32,6 +40,10 @@ pub(super) struct Place {
 }
 
 impl Place {
+    fn is_named(&self, config: &Config) -> bool {
+        self.redis.is_some() || !config.redis.url.is_empty()
+    }
+
     pub(super) fn find(self, config: &Config) -> anyhow::Result<(Url, String)> {
         let url = match self.redis {
             Some(url) => Url::new(url),
@@ -46,39 +58,149 @@ impl Place {
     }
 }
 
+/// What was read, and what comes of it.
+struct Checked {
+    name: String,
+    /// The place of the last entry or event.
+    last: String,
+    audit: Audit,
+    promises: Vec<Promise>,
+    partial: bool,
+    online: u64,
+    doubled: usize,
+}
+
 impl CheckPresence {
     pub(super) async fn run(self, config: &Config, output: Output) -> anyhow::Result<()> {
-        let (url, prefix) = self.place.find(config)?;
-        // What the roll is compared with is the stream as it was when the roll was looked at.
-        let view = roll::view(&url, &prefix).await?;
-        let partial = self.partial || view.is_partial;
-        let mut audit = Audit::new(partial);
-        let mut reader = Reader::new(&url, format!("{prefix}.mqtt"), 0)?;
-        let end = place(&view.last);
-        'reading: loop {
-            let entries = reader.next().await;
-            let entries = entries.with_context(|| format!("cannot read from Redis at {url}"))?;
-            if entries.is_empty() {
-                break;
+        let mut journals = Vec::new();
+        for folder in &self.journal {
+            // Up to where it counts as relayed is to be known before the stream is read.
+            let look = Look::open(&folder.join("presence.db")).await?;
+            journals.push((Told::of(look.instances()), look));
+        }
+        let mut all = Vec::new();
+        let mut stream = None;
+        if journals.is_empty() || self.place.is_named(config) {
+            let (url, prefix) = self.place.find(config)?;
+            let read = read_stream(&url, &prefix, self.partial, &mut journals);
+            stream = Some(read.await?);
+        }
+        for (folder, (told, look)) in self.journal.iter().zip(journals) {
+            let stream = stream.as_mut().map(|it| &mut it.audit);
+            all.push(read_journal(folder, look, told, stream).await?);
+        }
+        if output.json {
+            let mut value = stream.as_ref().map_or(json!({}), Checked::value);
+            if !self.journal.is_empty() {
+                value["journals"] = all.iter().map(Checked::value).collect();
             }
-            for entry in entries {
-                if place(&entry.id) > end {
-                    break 'reading;
-                }
-                let fields = entry.fields.iter();
-                audit.entry(&entry.id, fields.map(|(name, value)| (&**name, &**value)));
+            output.line(&value.to_string())?;
+        }
+        all.splice(0..0, stream);
+        for checked in &all {
+            if !output.json {
+                checked.show(output)?;
             }
         }
-        let (online, doubled) = (audit.online(), audit.doubled());
-        if view.has_roll {
-            audit.roll(&listed(&view));
+        let broken = all.iter().find(|it| !it.audit.breaches().is_empty());
+        broken.map_or(Ok(()), |it| {
+            anyhow::bail!("{} does not keep its promises", it.name)
+        })
+    }
+}
+
+/// Reads a stream up to where it is now, and compares it with the roll as of there. `journals` are to be read after it.
+async fn read_stream(
+    url: &Url,
+    prefix: &str,
+    partial: bool,
+    journals: &mut [(Told, Look)],
+) -> anyhow::Result<Checked> {
+    let view = roll::view(url, prefix).await?;
+    let partial = partial || view.is_partial;
+    let mut audit = Audit::new(partial);
+    let name = format!("{prefix}.mqtt");
+    let mut reader = Reader::new(url, name.clone(), 0)?;
+    let end = place(&view.last);
+    'reading: loop {
+        let entries = reader.next().await;
+        let entries = entries.with_context(|| format!("cannot read from Redis at {url}"))?;
+        if entries.is_empty() {
+            break;
         }
-        report(&audit, &view, (online, doubled), partial, output)?;
-        match audit.breaches() {
-            [] => Ok(()),
-            _ => anyhow::bail!("{prefix}.mqtt does not keep its promises"),
+        for entry in entries {
+            if place(&entry.id) > end {
+                break 'reading;
+            }
+            let fields = entry.fields.iter();
+            let fields = fields.map(|(name, value)| (&**name, &**value));
+            audit.entry(&entry.id, fields.clone());
+            for (told, _) in &mut *journals {
+                told.entry(fields.clone());
+            }
         }
     }
+    let (online, doubled) = (audit.online(), audit.doubled());
+    if view.has_roll {
+        audit.roll(&listed(&view));
+    }
+    let mut promises = Promise::ALL.to_vec();
+    promises.retain(|it| match it {
+        Promise::Roll => view.has_roll,
+        Promise::Journal => !journals.is_empty(),
+        _ => true,
+    });
+    Ok(Checked {
+        name,
+        last: view.last,
+        audit,
+        promises,
+        partial,
+        online,
+        doubled,
+    })
+}
+
+/// Reads a journal, and compares it with what the stream told.
+async fn read_journal(
+    folder: &Path,
+    mut look: Look,
+    mut told: Told,
+    mut stream: Option<&mut Audit>,
+) -> anyhow::Result<Checked> {
+    let mut audit = Audit::new(false);
+    let (mut first, mut last) = (None, 0);
+    loop {
+        let noted = look.next().await?;
+        let Some(end) = noted.last() else { break };
+        last = end.position;
+        if first.is_none() {
+            first = noted.first().map(|it| it.position);
+            audit = Audit::new(first > Some(1));
+        }
+        for it in noted {
+            let fields = event::presence(&it.presence, &it.instance, true);
+            let fields = fields.iter().map(|(name, value)| (&**name, &**value));
+            audit.entry(&it.position.to_string(), fields);
+            if let Some(stream) = &mut stream {
+                told.noted(&it, look.relayed(), stream);
+            }
+        }
+    }
+    if let Some(stream) = stream {
+        told.end(stream);
+    }
+    let mut promises = Promise::ALL.to_vec();
+    promises.retain(|it| !matches!(it, Promise::Roll | Promise::Journal));
+    Ok(Checked {
+        name: format!("the journal in {}", folder.display()),
+        last: last.to_string(),
+        online: audit.online(),
+        doubled: audit.doubled(),
+        audit,
+        promises,
+        partial: first > Some(1),
+    })
 }
 
 fn listed(view: &View) -> Vec<Listed> {
@@ -92,79 +214,79 @@ fn listed(view: &View) -> Vec<Listed> {
     .collect()
 }
 
-fn report(
-    audit: &Audit,
-    view: &View,
-    (online, doubled): (u64, usize),
-    partial: bool,
-    output: Output,
-) -> std::io::Result<()> {
-    let checked: Vec<Promise> = Promise::ALL
-        .into_iter()
-        .filter(|promise| *promise != Promise::Roll || view.has_roll)
-        .collect();
-    let breaches: u64 = checked.iter().map(|promise| audit.broken(*promise)).sum();
-    if output.json {
-        let promises = checked.iter().map(|promise| {
+impl Checked {
+    fn breaches(&self) -> u64 {
+        let promises = self.promises.iter();
+        promises.map(|promise| self.audit.broken(*promise)).sum()
+    }
+
+    fn value(&self) -> Value {
+        let audit = &self.audit;
+        let promises = self.promises.iter().map(|promise| {
             let broken = audit.broken(*promise);
             json!({ "promise": promise.as_str(), "meaning": promise.describe(), "broken": broken })
         });
         let named = audit.breaches().iter().map(|breach| {
             json!({ "promise": breach.promise.as_str(), "id": breach.id, "what": breach.what })
         });
-        let value = json!({
+        json!({
             "entries": audit.entries(),
-            "last": view.last,
+            "last": self.last,
             "sessions": audit.sessions(),
-            "online": online,
-            "clients_online_twice": doubled,
-            "partial": partial,
+            "online": self.online,
+            "clients_online_twice": self.doubled,
+            "partial": self.partial,
             "begun_before": audit.earlier(),
             "crossed_clocks": audit.crossed(),
             "promises": promises.collect::<Vec<_>>(),
-            "breaches": breaches,
+            "breaches": self.breaches(),
             "first_breaches": named.collect::<Vec<_>>(),
-        });
-        return output.line(&value.to_string());
+        })
     }
-    output.line(&format!(
-        "{} entries up to {}: {} sessions, {online} online",
-        audit.entries(),
-        view.last,
-        audit.sessions()
-    ))?;
-    if partial {
-        let earlier = audit.earlier();
+
+    fn show(&self, output: Output) -> std::io::Result<()> {
+        let Self { audit, online, .. } = self;
         output.line(&format!(
-            "the stream has lost its beginning: {earlier} sessions began before it"
+            "{}: {} events up to {}, {} sessions, {online} online",
+            self.name,
+            audit.entries(),
+            self.last,
+            audit.sessions()
         ))?;
+        if self.partial {
+            let earlier = audit.earlier();
+            output.line(&format!(
+                "its beginning is lost: {earlier} sessions began before it"
+            ))?;
+        }
+        if audit.crossed() > 0 {
+            output.line(&format!(
+                "{} events are older than one before them of the same thing on another instance: late, or clocks differ",
+                audit.crossed()
+            ))?;
+        }
+        if self.doubled > 0 {
+            output.line(&format!(
+                "{} clients are online more than once: an arrival was late, or redis.take_over is off",
+                self.doubled
+            ))?;
+        }
+        for promise in &self.promises {
+            let state = match audit.broken(*promise) {
+                0 => "kept".to_owned(),
+                times => format!("broken {times} times"),
+            };
+            let name = promise.as_str();
+            output.line(&format!("{name:8}  {state:>16}  {}", promise.describe()))?;
+        }
+        for breach in audit.breaches() {
+            // Others may write there what no terminal should see.
+            output.line(&breach.to_string().escape_debug().to_string())?;
+        }
+        let more = self.breaches() - audit.breaches().len() as u64;
+        if more > 0 {
+            output.line(&format!("and {more} more"))?;
+        }
+        Ok(())
     }
-    if audit.crossed() > 0 {
-        output.line(&format!(
-            "{} events are older than one before them of the same thing on another instance: late, or clocks differ",
-            audit.crossed()
-        ))?;
-    }
-    if doubled > 0 {
-        output.line(&format!(
-            "{doubled} clients are online more than once: an arrival was late, or redis.take_over is off"
-        ))?;
-    }
-    for promise in checked {
-        let (state, name) = (audit.broken(promise), promise.as_str());
-        let state = match state {
-            0 => "kept".to_owned(),
-            times => format!("broken {times} times"),
-        };
-        output.line(&format!("{name:8}  {state:>16}  {}", promise.describe()))?;
-    }
-    for breach in audit.breaches() {
-        // Others may write there what no terminal should see.
-        output.line(&breach.to_string().escape_debug().to_string())?;
-    }
-    if breaches > audit.breaches().len() as u64 {
-        let more = breaches - audit.breaches().len() as u64;
-        output.line(&format!("and {more} more"))?;
-    }
-    Ok(())
 }

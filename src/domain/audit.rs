@@ -3,8 +3,12 @@
 //! Holds what is open and the latest of what is closed, so it takes as much memory as there are sessions online
 //! and things, however long the stream is.
 
+mod journal;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
+
+pub use journal::Told;
 
 /// Sessions that are remembered after they were closed.
 const CLOSED: usize = 200_000;
@@ -26,16 +30,19 @@ pub enum Promise {
     Sequence,
     /// The roll has whom the stream adds up to.
     Roll,
+    /// The stream has what the journal tells, and nobody whom it does not know.
+    Journal,
 }
 
 impl Promise {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Form,
         Self::Pairs,
         Self::Order,
         Self::Time,
         Self::Sequence,
         Self::Roll,
+        Self::Journal,
     ];
 
     #[must_use]
@@ -47,6 +54,7 @@ impl Promise {
             Self::Time => "time",
             Self::Sequence => "sequence",
             Self::Roll => "roll",
+            Self::Journal => "journal",
         }
     }
 
@@ -60,6 +68,9 @@ impl Promise {
             Self::Time => "occurred_at grows with every event of an instance",
             Self::Sequence => "the sequence of a session has no gap",
             Self::Roll => "the roll has whom the stream adds up to",
+            Self::Journal => {
+                "the stream has what the journal tells, and nobody whom it does not know"
+            }
         }
     }
 }
@@ -68,7 +79,7 @@ impl Promise {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub promise: Promise,
-    /// The entry that shows it; empty for the roll.
+    /// The entry, or the position in the journal, that shows it; empty for the roll.
     pub id: String,
     pub what: String,
 }

@@ -6,6 +6,7 @@
 
 mod claim;
 mod group;
+pub mod look;
 mod roll;
 mod tail;
 #[cfg(test)]
@@ -27,7 +28,6 @@ use rollcall_domain::presence::{
 };
 use rollcall_domain::setting::choice;
 use serde::Deserialize;
-use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -117,8 +117,6 @@ struct Marks {
 }
 
 const READERS: u32 = 2;
-/// Rows that one read looks at, at most.
-const ROWS: i64 = 1024;
 
 impl Journal {
     /// Opens the journal, or makes it. Sessions that an earlier run left open have left when this returns:
@@ -383,50 +381,7 @@ impl rollcall_domain::presence::Journal for Journal {
             };
             return Ok(recent.into_iter().map(noted).collect());
         }
-        let failed = |error| LogError {
-            doing: "read",
-            source: boxed(error),
-        };
-        // The group with the next event, and those behind it that begin within the limit.
-        let rows = sqlx::query(
-            "SELECT first, last, instance, events FROM groups
-             WHERE first >= COALESCE((SELECT MAX(first) FROM groups WHERE first <= ?1 + 1), 0)
-             AND first <= MAX(?1 + ?2, COALESCE((SELECT MIN(first) FROM groups WHERE first > ?1), 0))
-             ORDER BY first LIMIT ?3",
-        )
-        .bind(position.cast_signed())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX / 2))
-        .bind(ROWS)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        let mut changes = Vec::with_capacity(limit.min(1024));
-        for row in rows {
-            let first = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
-            let last = row.try_get::<i64, _>(1).map_err(failed)?.cast_unsigned();
-            let rest = (last + 1).saturating_sub(first.max(position + 1));
-            if !changes.is_empty() && changes.len() as u64 + rest > limit as u64 {
-                // Who goes on from here has no part of a group to skip.
-                break;
-            }
-            let instance: Arc<str> = row.try_get::<&str, _>(2).map_err(failed)?.into();
-            let bytes: &[u8] = row.try_get(3).map_err(failed)?;
-            let events = (first..).zip(group::decode(bytes));
-            let events = events.skip_while(|(at, _)| *at <= position);
-            for (position, presence) in events.take(limit) {
-                let presence = presence.map_err(|error| LogError {
-                    doing: "read",
-                    source: boxed(error),
-                })?;
-                let instance = Arc::clone(&instance);
-                changes.push(Noted {
-                    position,
-                    instance,
-                    presence,
-                });
-            }
-        }
-        Ok(changes)
+        look::read(&self.readers, position, limit).await
     }
 
     async fn reannounce(&self, sessions: Vec<SessionId>) {
