@@ -11,7 +11,6 @@ mod users;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -51,12 +50,17 @@ const TIME_TO_KEEP: Duration = Duration::from_secs(2);
 pub struct Server {
     front: Option<RunningFront>,
     database: Database,
+    /// Whoever asks hears that it stops.
+    stopping: watch::Sender<bool>,
+    /// Nothing new is taken on.
     stop: watch::Sender<bool>,
-    stopping: Arc<AtomicBool>,
+    /// Nothing new happens that could be relayed.
+    settled: watch::Sender<bool>,
     deadline: Duration,
-    /// Of the deadline, what is not for seeing clients out.
+    /// Of the deadline, what is for the relay alone.
     relay_time: Duration,
     tasks: Vec<JoinHandle<()>>,
+    relaying: Option<JoinHandle<()>>,
     /// Nothing any more once there is nobody who could be.
     refused: Option<oneshot::Receiver<Refused>>,
     certificates: Arc<AllCertificates>,
@@ -129,13 +133,14 @@ impl Server {
         let relayed = logs(role, &database);
         let mut logs = relayed.clone();
         logs.extend(journal.map(|it| it as Arc<dyn EventLog>));
+        let (stopping, stops) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let stopping = Arc::new(AtomicBool::new(false));
         let mut tasks = vec![tokio::spawn(metrics.clone().keep_up(stopped.clone()))];
         if let Some(postman) = services.postman.take() {
             tasks.push(tokio::spawn(postman.run(stopped.clone())));
         }
-        let (settings, until) = (config.grpc.clone(), stopped.clone());
+        let settings = config.grpc.clone();
+        let (ill, until) = (stops.clone(), stopped.clone());
         let served = rollcall_grpc::Services {
             identities: Arc::clone(&services.identities),
             admins: Arc::clone(&services.admins),
@@ -151,13 +156,14 @@ impl Server {
         };
         let tls = certificates.grpc.clone();
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = rollcall_grpc::serve(&settings, tls, grpc, served, until).await {
+            if let Err(error) = rollcall_grpc::serve(&settings, tls, grpc, served, ill, until).await
+            {
                 tracing::error!(error = &error as &dyn std::error::Error, "gRPC has failed");
             }
         }));
         let pages = Site::Pages(Pages {
             metrics: metrics.clone(),
-            readiness: readiness(&stopping, front.as_ref()),
+            readiness: readiness(stops.clone(), front.as_ref()),
             reload: certificates.clone(),
             admins: Arc::clone(&services.admins),
             front: front
@@ -171,7 +177,7 @@ impl Server {
         let mut sites = vec![(http, pages)];
         sites.extend(
             rest.into_iter()
-                .filter_map(|it| it.site(config, &services, metrics.clone())),
+                .filter_map(|it| it.site(config, &services, metrics.clone(), stops.clone())),
         );
         for (listener, site) in sites {
             let (settings, until) = (config.http.clone(), stopped.clone());
@@ -184,18 +190,20 @@ impl Server {
             tasks.push(tokio::spawn(hearing.run(stopped.clone())));
         }
         if let Some(follower) = follower {
-            tasks.push(tokio::spawn(follower.run(stopped.clone())));
+            tasks.push(tokio::spawn(follower.run(stopped)));
         }
         let (refuse, refused) = oneshot::channel();
+        let (settled, until) = watch::channel(false);
+        let mut relaying = None;
         let mut relay_time = Duration::ZERO;
         if let Some(mut relay) = relay {
             if let Some(front) = &front {
                 relay = front.follow_clients(relay);
             }
             relay_time = config.redis.drain_timeout;
-            let relaying = relay.run(relayed, stopped);
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) = relaying.await {
+            let running = relay.run(relayed, until);
+            relaying = Some(tokio::spawn(async move {
+                if let Err(error) = running.await {
                     // Nobody listens once the server stops.
                     let _ = refuse.send(error);
                 }
@@ -204,11 +212,13 @@ impl Server {
         Ok(Self {
             front,
             database,
-            stop,
             stopping,
+            stop,
+            settled,
             deadline: config.mqtt.drain.deadline,
             relay_time,
             tasks,
+            relaying,
             refused: Some(refused),
             certificates,
             things: services.things,
@@ -236,29 +246,37 @@ impl Server {
         std::future::pending().await
     }
 
-    /// Sees everybody out, waits until that is kept and, for a while, until it is relayed.
+    /// Says that it stops, sees everybody out, answers what was asked, waits until all that is kept and, for a while,
+    /// until it is relayed.
     pub async fn stop(self) {
         let begin = Instant::now();
-        self.stopping.store(true, Ordering::Relaxed);
+        let until = |rest: Duration| begin + self.deadline.saturating_sub(rest);
+        self.stopping.send_replace(true);
         let clients = self.deadline.saturating_sub(self.relay_time + TIME_TO_KEEP);
         let remains = match self.front {
             Some(front) => Some(front.stop(clients).await),
             None => None,
         };
         self.stop.send_replace(true);
-        let end = begin + self.deadline.saturating_sub(TIME_TO_KEEP / 2);
-        for mut task in self.tasks {
-            match tokio::time::timeout_at(end.into(), &mut task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a task has failed"),
-                // Somebody at the other end does not let go.
-                Err(_) => task.abort(),
-            }
-        }
+        finish(self.tasks, until(self.relay_time + TIME_TO_KEEP / 2)).await;
+        self.settled.send_replace(true);
+        finish(self.relaying, until(TIME_TO_KEEP / 2)).await;
         if let Some(remains) = remains {
             remains.close().await;
         }
         self.database.close().await;
+    }
+}
+
+/// Waits for the end of all of them, but not for ever.
+async fn finish(tasks: impl IntoIterator<Item = JoinHandle<()>>, end: Instant) {
+    for mut task in tasks {
+        match tokio::time::timeout_at(end.into(), &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a task has failed"),
+            // Somebody at the other end does not let go.
+            Err(_) => task.abort(),
+        }
     }
 }
 
@@ -332,11 +350,11 @@ fn logs(role: Role, database: &Database) -> Vec<Arc<dyn EventLog>> {
         .collect()
 }
 
-fn readiness(stopping: &Arc<AtomicBool>, front: Option<&RunningFront>) -> Readiness {
-    let (stopping, front) = (Arc::clone(stopping), front.map(RunningFront::readiness));
+fn readiness(stops: watch::Receiver<bool>, front: Option<&RunningFront>) -> Readiness {
+    let front = front.map(RunningFront::readiness);
     Arc::new(move || {
         let mut lacks: Vec<String> = Vec::new();
-        if stopping.load(Ordering::Relaxed) {
+        if *stops.borrow() {
             lacks.push("the server is stopping".to_owned());
         }
         if let Some(front) = &front {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rollcall_http::{About, Metrics, Site};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::services::Services;
 use super::{Role, listen};
@@ -49,6 +50,7 @@ impl Rest {
         config: &Config,
         services: &Services,
         metrics: Metrics,
+        stops: watch::Receiver<bool>,
     ) -> Option<(TcpListener, Site)> {
         let about = About {
             service: self.role.name(),
@@ -56,6 +58,7 @@ impl Rest {
             commit: env!("COMMIT_OF_BUILD"),
             build_time: env!("TIME_OF_BUILD"),
             metrics,
+            stops,
         };
         let site = match self.role {
             Role::Users => Site::Users(rollcall_http::Users {

@@ -1,11 +1,19 @@
 //! A stop: nobody comes in, everybody is told in turn, everything is kept.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
 use crate::client::{Client, Hello, publish};
 use crate::redis_server::RedisServer;
+use crate::rest::{Rest, send};
 use crate::world::{World, check_pairs, wait_for};
 
 /// Whether the server has said or closed something.
@@ -87,6 +95,99 @@ fn five_hundred_are_seen_out_one_after_the_other() {
             .into_iter()
             .all(|reason| reason == "server_shutdown")
     );
+}
+
+/// What the server says of its health next; `None` if it says nothing any longer.
+async fn next(watched: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    let said = watched.message().await.expect("no failure");
+    said.map(|it| it.status())
+}
+
+#[test]
+fn whoever_asks_for_health_hears_of_a_stop_first() {
+    const SITES: [&str; 3] = ["http.users", "http.things", "http.bootstrap"];
+    let mut world = World::with(&[("ROLLCALL_MQTT__DRAIN__PER_SECOND", "10")]);
+    let (things, _) = world.members(30);
+    let clients = things.iter().map(|it| world.client(Hello::of(it, "c")));
+    let clients: Vec<Client> = clients.collect();
+    let sites = SITES.map(|site| world.listener(site).to_owned());
+    let health = |status: u16, said: &str| {
+        for site in &sites {
+            let health = send(site, "GET /health", &[], b"");
+            assert_eq!(
+                (health.status, &health.json()["status"]),
+                (status, &json!(said))
+            );
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let address = format!("http://{}", world.grpc());
+        let channel = Endpoint::from_shared(address).expect("an address");
+        let channel = channel.connect().await.expect("a server");
+        let mut watches = Vec::new();
+        // The whole, and one service.
+        for service in ["", "rollcall.things.v1.Things"] {
+            let service = service.to_owned();
+            let mut client = HealthClient::new(channel.clone());
+            let watched = client.watch(HealthCheckRequest { service }).await;
+            let mut watched = watched.expect("an answer").into_inner();
+            assert_eq!(next(&mut watched).await, Some(ServingStatus::Serving));
+            watches.push(watched);
+        }
+        health(200, "pass");
+        world.signal("TERM");
+        for watched in &mut watches {
+            assert_eq!(next(watched).await, Some(ServingStatus::NotServing));
+        }
+        health(503, "fail");
+        assert!(!clients.iter().all(has_news), "all others are served still");
+        // Nor does who watches hold up the end.
+        for watched in &mut watches {
+            assert_eq!(next(watched).await, None);
+        }
+    });
+    ends_well(&mut world);
+}
+
+#[test]
+fn what_was_asked_before_a_stop_is_answered_and_relayed() {
+    let redis = RedisServer::start();
+    let mut world = World::with(&[("ROLLCALL_REDIS__URL", &redis.url())]);
+    let address = world.listener("http.things").to_owned();
+    let bearer = Rest::things(&world).bearer;
+    let body = br#"{"name":"the last one"}"#;
+    let mut stream = TcpStream::connect(&address).expect("a server");
+    let head = format!(
+        "POST /things HTTP/1.1\r\nHost: x\r\n{bearer}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut reply = [0; 1024];
+    // So the request is under way.
+    let read = stream.read(&mut reply).expect("an answer");
+    assert!(reply[..read].starts_with(b"HTTP/1.1 100"));
+    world.signal("TERM");
+    wait_for("the door to close", || {
+        TcpStream::connect(&address).is_err().then_some(())
+    });
+    // Who writes slowly has more time than anything else here takes.
+    for byte in body {
+        stream.write_all(&[*byte]).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("an answer");
+    let (head, made) = reply.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}");
+    let made = serde_json::from_str(made).expect("JSON");
+    world.secrets.add_from(&made);
+    ends_well(&mut world);
+    assert_eq!(redis.len("mainflux.things"), 1);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(crate) fn try_send(
 pub(crate) struct Rest<'a> {
     world: &'a World,
     address: &'a str,
-    bearer: String,
+    pub(crate) bearer: String,
 }
 
 impl<'a> Rest<'a> {

@@ -184,7 +184,8 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop` is true; over TLS, if there are certificates.
+/// Serves until `stop` is true, and then what has been asked for; over TLS, if there are certificates. Once `stops` is
+/// true, whoever asks for health hears that nothing is to be sent here any longer.
 ///
 /// Neither `AuthService` asks for a token: who holds a thing's key, or a user's token or id, may ask about it.
 ///
@@ -195,6 +196,7 @@ pub async fn serve(
     certificates: Option<Arc<Certificates>>,
     listener: TcpListener,
     services: Services,
+    mut stops: watch::Receiver<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let most = usize::try_from(config.max_request_size.as_u64()).unwrap_or(usize::MAX);
@@ -203,10 +205,7 @@ pub async fn serve(
     let mut served = Served {
         routes: RoutesBuilder::default(),
         health,
-        names: vec![
-            "grpc.health.v1.Health",
-            "grpc.reflection.v1.ServerReflection",
-        ],
+        names: Vec::new(),
     };
     let health_service = health_service.max_decoding_message_size(most);
     served.routes.add_service(health_service);
@@ -263,18 +262,26 @@ pub async fn serve(
     let events = api::events_server::EventsServer::new(events).max_decoding_message_size(most);
     served.add(ForAdmins::new(events, admins)).await;
 
+    let Served {
+        mut routes,
+        mut health,
+        names,
+    } = served;
     let description = || {
+        let of_all = [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+        ];
         let description = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        let names = served.names.iter();
-        names.fold(description, |it, name| it.with_service_name(*name))
+        let names = names.iter().copied().chain(of_all);
+        names.fold(description, |it, name| it.with_service_name(name))
     };
     // Older tools, those of Go among them, ask for the alpha version alone.
     let reflection = description().build_v1()?;
     let alpha = description().build_v1alpha()?;
-    served
-        .routes
+    routes
         .add_service(reflection.max_decoding_message_size(most))
         .add_service(alpha.max_decoding_message_size(most));
 
@@ -285,9 +292,20 @@ pub async fn serve(
         .concurrency_limit_per_connection(config.max_calls as usize)
         .max_concurrent_streams(config.max_calls)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_routes(served.routes.routes())
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(incoming, async move {
+            let _ = stops.wait_for(|stops| *stops).await;
+            // The empty name is that of the whole.
+            let names = [&[""], &names[..]].concat();
+            for name in &names {
+                let not_serving = ServingStatus::NotServing;
+                health.set_service_status(name, not_serving).await;
+            }
             let _ = stop.wait_for(|stop| *stop).await;
+            // Who watches it would hold on otherwise.
+            for name in names {
+                health.clear_service_status(name).await;
+            }
         })
         .await?;
     Ok(())

@@ -156,8 +156,9 @@ async fn converse(
         _ = stop.wait_for(|stop| *stop) => {}
         () = sleep(config.max_connection_age) => {}
     }
+    // What was asked is answered.
     conversation.as_mut().graceful_shutdown();
-    timeout(config.header_timeout, conversation)
+    timeout(config.timeout, conversation)
         .await
         .unwrap_or(Ok(()))
 }

@@ -11,11 +11,12 @@ use aide::openapi::{
 use aide::operation::add_parameters;
 use aide::transform::TransformOperation;
 use axum::Router;
-use axum::http::header;
+use axum::http::{self, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use indexmap::IndexMap;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::{Metrics, problem};
 
@@ -34,6 +35,8 @@ pub struct About {
     pub commit: &'static str,
     pub build_time: &'static str,
     pub metrics: Metrics,
+    /// True from the moment on that it stops.
+    pub stops: watch::Receiver<bool>,
 }
 
 /// The service with what all have.
@@ -44,6 +47,7 @@ pub(crate) fn finish(about: About, service: ApiRouter) -> Router {
         commit,
         build_time,
         metrics,
+        stops,
     } = about;
     let mut document = OpenApi::default();
     let router = service.finish_api_with(&mut document, |document| {
@@ -71,24 +75,31 @@ pub(crate) fn finish(about: About, service: ApiRouter) -> Router {
     });
     let document = serde_json::to_string(&document).expect("invariant: a document is JSON");
     let document: Arc<str> = document.into();
-    let health = json!({
-        "status": "pass",
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": commit,
-        "description": format!("{name} service"),
-        "build_time": build_time,
-        "instance_id": instance,
-    });
-    let health: Arc<str> = health.to_string().into();
+    let health = |status| {
+        let health = json!({
+            "status": status,
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": commit,
+            "description": format!("{name} service"),
+            "build_time": build_time,
+            "instance_id": instance,
+        });
+        Arc::<str>::from(health.to_string())
+    };
+    let (well, ill) = (health("pass"), health("fail"));
+    let health = async move || {
+        let (code, health) = match *stops.borrow() {
+            false => (http::StatusCode::OK, &well),
+            true => (http::StatusCode::SERVICE_UNAVAILABLE, &ill),
+        };
+        (code, said("application/health+json", health))
+    };
     router
         .route(
             "/openapi.json",
             get(async move || said("application/json", &document)),
         )
-        .route(
-            "/health",
-            get(async move || said("application/health+json", &health)),
-        )
+        .route("/health", get(health))
         .route("/metrics", get(async move || metrics.page()))
 }
 
