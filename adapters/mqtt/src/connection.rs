@@ -82,6 +82,8 @@ pub(crate) struct Connection {
     pub(crate) outgoing_aliases: Option<Box<Aliases>>,
     /// Retained messages follow when the client has read what is there.
     pub(crate) replays: bool,
+    /// They follow as soon as it is its turn.
+    pub(crate) replaying: bool,
     /// Its session is a member of groups, which look at what it leaves unread.
     pub(crate) shares: bool,
     pub(crate) memo: Option<Box<Memo>>,
@@ -154,6 +156,7 @@ impl Connection {
             aliases: Vec::new(),
             outgoing_aliases: None,
             replays: false,
+            replaying: false,
             shares: false,
             memo: None,
             seat: None,

@@ -47,6 +47,12 @@ impl Worker {
             return;
         };
         while let Some(replay) = self.sessions[slot].replays.pop_front() {
+            if self.effort == 0 {
+                // Others have their turn before it goes on.
+                self.sessions[slot].replays.push_front(replay);
+                self.replay_soon(token);
+                break;
+            }
             let (count, bytes) = self.room_for(slot, token, replay.qos);
             if count == 0 || bytes == 0 {
                 self.sessions[slot].replays.push_front(replay);
@@ -55,11 +61,11 @@ impl Worker {
             let filter = TopicFilter::parse(&replay.filter).expect("invariant: granted");
             let retained = &self.shared.retained;
             let after = replay.after.as_ref();
-            let (mut found, next) = retained.matching(filter, after, self.now, count, bytes);
+            let (mut found, next) =
+                retained.matching(filter, after, self.now, count, bytes, &mut self.effort);
             if next.is_none() {
                 found.extend(self.shared.board.matching(filter));
             }
-            let in_vain = found.is_empty();
             for message in found {
                 let queued = Queued {
                     qos: message.qos.min(replay.qos),
@@ -79,11 +85,6 @@ impl Worker {
                     ..replay
                 };
                 self.sessions[slot].replays.push_front(replay);
-                if in_vain {
-                    // It takes long: others have their turn before it goes on.
-                    self.replaying.push(token);
-                    break;
-                }
             }
         }
         self.connections[token].replays = !self.sessions[slot].replays.is_empty();
@@ -104,17 +105,32 @@ impl Worker {
         (usize::try_from(room).unwrap_or(0), bytes.min(free))
     }
 
-    /// Goes on with those who have read what there was.
+    pub(crate) fn replay_soon(&mut self, token: usize) {
+        if !std::mem::replace(&mut self.connections[token].replaying, true) {
+            self.replaying.push(token);
+        }
+    }
+
+    /// Goes on with those who have read what there was, as far as it goes in this turn.
     pub(crate) fn replay_more(&mut self) {
-        for token in std::mem::take(&mut self.replaying) {
-            let known = self.connections.get(token).filter(|it| it.replays);
-            if let Some(slot) = known.and_then(|connection| connection.session) {
+        let mut due = std::mem::take(&mut self.replaying).into_iter();
+        while self.effort > 0
+            && let Some(token) = due.next()
+        {
+            let Some(connection) = self.connections.get_mut(token) else {
+                continue;
+            };
+            connection.replaying = false;
+            if connection.replays
+                && let Some(slot) = connection.session
+            {
                 self.replay(slot);
             }
             if self.turn.is_full() {
                 self.flush();
             }
         }
+        self.replaying.splice(0..0, due);
     }
 
     /// A subscription is over, or another one has its place.

@@ -19,8 +19,11 @@ use crate::message::Message;
 /// Expired messages that are purged at one go, so that nobody waits long for the lock.
 const PURGED_AT_ONCE: usize = 1_000;
 
-/// Topics that are looked at in one go: a filter may leap much and find nothing.
-const LOOKS: usize = 4_096;
+/// What look-ups of a worker may cost in one turn, in levels and lines of memory that are compared: filters may leap
+/// much and find nothing.
+pub(crate) const EFFORT: usize = 16_384;
+/// Bytes of a line of memory.
+const LINE: usize = 64;
 
 /// Bounded by count and bytes; a message that does not fit is refused, what is kept stays.
 pub(crate) struct Retained {
@@ -141,8 +144,8 @@ impl Retained {
     }
 
     /// Messages for `filter` that have not expired, in the order of their topics, from behind `after` on: so
-    /// many, or fewer if they come to more than `bytes`, or if it takes long to find them. Also where to go on,
-    /// `None` if that was all.
+    /// many, or fewer if they come to more than `bytes`, or if finding them takes all that is left of `effort`. Also
+    /// where to go on, `None` if that was all.
     pub(crate) fn matching(
         &self,
         filter: TopicFilter<'_>,
@@ -150,6 +153,7 @@ impl Retained {
         now: Instant,
         count: usize,
         bytes: usize,
+        effort: &mut usize,
     ) -> (Vec<Arc<Message>>, Option<Branch>) {
         let levels: Vec<&[u8]> = filter.as_str().split('/').map(str::as_bytes).collect();
         let kept = self
@@ -166,7 +170,7 @@ impl Retained {
             None => from(Bound::Included(&fixed.join(&0))),
             Some(branch) => from(Bound::Excluded(&branch.0)),
         };
-        let (mut found, mut size, mut looks) = (Vec::new(), 0, 0);
+        let (mut found, mut size) = (Vec::new(), 0);
         while let Some((branch, message)) = rest.next() {
             match branch.hold_against(&levels) {
                 Step::Found if message.is_expired(now) => {}
@@ -181,8 +185,8 @@ impl Retained {
                 Step::Leap(to) => rest = from(Bound::Included(&to)),
                 Step::End => break,
             }
-            looks += 1;
-            if looks == LOOKS {
+            *effort = effort.saturating_sub(levels.len() + branch.0.len() / LINE);
+            if *effort == 0 {
                 return (found, Some(branch.clone()));
             }
         }
@@ -351,7 +355,8 @@ mod tests {
         let mut after = None;
         loop {
             // Never more than two at a time.
-            let (found, next) = retained.matching(filter, after.as_ref(), now, 2, 200);
+            let (found, next) =
+                retained.matching(filter, after.as_ref(), now, 2, 200, &mut { EFFORT });
             assert!(found.len() <= 2 && (next.is_none() || !found.is_empty()));
             topics.extend(found.iter().map(|it| it.publish().topic.to_owned()));
             after = next;
@@ -413,14 +418,23 @@ mod tests {
         let filter = TopicFilter::parse("+/b").expect("a filter");
         let (mut after, mut parts, mut all) = (None, 0, 0);
         loop {
-            let (found, next) = retained.matching(filter, after.as_ref(), now, 9, 9_999);
+            let mut effort = EFFORT;
+            let (found, next) =
+                retained.matching(filter, after.as_ref(), now, 9, 9_999, &mut effort);
             (parts, all) = (parts + 1, all + found.len());
             after = next;
             if after.is_none() {
                 break;
             }
         }
-        assert_eq!((parts, all), (10_000 / LOOKS + 1, 1));
+        assert_eq!((parts, all), (10_000 * 2 / EFFORT + 1, 1));
+        // What one filter has taken is not there for the next one.
+        let (mut effort, mut looked) = (EFFORT, 0);
+        while effort > 0 {
+            retained.matching(filter, None, now, 9, 9_999, &mut effort);
+            looked += 1;
+        }
+        assert_eq!(looked, 1);
     }
 
     fn level() -> impl Strategy<Value = &'static str> {

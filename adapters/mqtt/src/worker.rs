@@ -30,6 +30,7 @@ use crate::metrics::Tally;
 use crate::outbox::{SHARED, Turn, Written};
 use crate::packet::{AckKind, Packet};
 use crate::reason;
+use crate::retained::EFFORT;
 use crate::route::{Route, SessionRef};
 use crate::session::Session;
 use crate::sockets::READ_BYTES;
@@ -79,6 +80,8 @@ pub(crate) struct Worker {
     pub(crate) swept: usize,
     /// Connections whose clients have read what there was, and are to get more retained messages.
     pub(crate) replaying: Vec<usize>,
+    /// What is left of it for look-ups of retained messages in this turn.
+    pub(crate) effort: usize,
     /// Messages that could not stay where they were, and the members that are to have them.
     pub(crate) handed_over: VecDeque<(Arc<Member>, Arc<Message>)>,
     /// Messages for other workers, by worker.
@@ -154,6 +157,7 @@ impl Worker {
             overflowed: Vec::new(),
             swept: 0,
             replaying: Vec::new(),
+            effort: EFFORT,
             handed_over: VecDeque::new(),
             crossings: shared.inboxes.iter().map(|_| Vec::new()).collect(),
             changes: Vec::new(),
@@ -193,6 +197,7 @@ impl Worker {
             self.now = Instant::now();
             self.tick = self.timers.tick(self.now);
             storm.begin_turn(self.now);
+            self.effort = EFFORT;
             self.tighten();
             for event in &events {
                 match event.token() {
@@ -516,7 +521,7 @@ impl Worker {
                     self.remove(token);
                 }
             }
-            Stage::Live if connection.replays => self.replaying.push(token),
+            Stage::Live if connection.replays => self.replay_soon(token),
             Stage::Greeting | Stage::Arriving | Stage::Live => {}
         }
     }
