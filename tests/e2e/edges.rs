@@ -165,6 +165,11 @@ fn limits_that_make_no_sense_stop_the_start() {
         ("MQTT__MAX_SESSIONS", "0", "mqtt.max_sessions"),
         ("MQTT__MAX_QUESTIONS", "0", "mqtt.max_questions"),
         ("MQTT__MAX_SUBSCRIPTIONS", "0", "mqtt.max_subscriptions"),
+        (
+            "MQTT__MAX_SUBSCRIPTION_BYTES",
+            "0B",
+            "mqtt.max_subscription_bytes",
+        ),
         ("MQTT__CONNECT_TIMEOUT", "0s", "mqtt.connect_timeout"),
         (
             "MQTT__LIMITS__CONNECT_BURST",

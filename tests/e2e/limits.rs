@@ -402,6 +402,16 @@ impl Scene {
         publisher.expect_silence();
     }
 
+    fn subscribe_twice(&self) {
+        let mut client = self.client("c");
+        let (a, b) = (self.topic("a"), self.topic("b"));
+        let codes = client.subscribe(&[(&a, 0), (&b, 0)]);
+        assert_eq!(codes, [0, self.pick(0x80, 0x97)]);
+        assert_eq!(client.subscribe(&[(&b, 0)]), [self.pick(0x80, 0x97)]);
+        // What is there already takes no more room.
+        assert_eq!(client.subscribe(&[(&a, 0)]), [0]);
+    }
+
     /// Two messages are retained, of which there is room for one.
     fn retain_two(&self) {
         let mut client = self.client("c");
@@ -532,13 +542,15 @@ const LIMITS: &[Limit] = &[
         counter: "rollcall_mqtt_subscriptions_denied_total",
         label: "quota_exceeded",
         old: true,
-        reach: |scene| {
-            let mut client = scene.client("c");
-            let (a, b) = (scene.topic("a"), scene.topic("b"));
-            let codes = client.subscribe(&[(&a, 0), (&b, 0)]);
-            assert_eq!(codes, [0, scene.pick(0x80, 0x97)]);
-            assert_eq!(client.subscribe(&[(&b, 0)]), [scene.pick(0x80, 0x97)]);
-        },
+        reach: Scene::subscribe_twice,
+    },
+    Limit {
+        // One filter has 56 bytes.
+        settings: &[("MAX_SUBSCRIPTION_BYTES", "100B")],
+        counter: "rollcall_mqtt_subscriptions_denied_total",
+        label: "quota_exceeded",
+        old: true,
+        reach: Scene::subscribe_twice,
     },
     Limit {
         settings: &[("MAX_INFLIGHT", "1"), ("SESSION_QUEUE_MESSAGES", "2")],

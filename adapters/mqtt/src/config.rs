@@ -73,6 +73,8 @@ pub struct Config {
     pub max_topic_alias_out: u16,
     /// Subscriptions of a session.
     pub max_subscriptions: usize,
+    /// Their filters together.
+    pub max_subscription_bytes: ByteSize,
     /// What a session may leave unread: sent but not taken, and queued behind the window.
     pub session_queue_bytes: ByteSize,
     /// QoS 1 and 2 messages queued behind the window of a session, connected or not.
@@ -123,6 +125,11 @@ impl Config {
                 self.max_subscriptions == 0,
                 "mqtt.max_subscriptions",
                 "at least 1",
+            ),
+            (
+                self.max_subscription_bytes.as_u64() == 0,
+                "mqtt.max_subscription_bytes",
+                "at least 1B",
             ),
             (
                 self.commit_interval > Duration::from_secs(1),

@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) listeners: Arc<[Listener]>,
     pub(crate) session_queue_bytes: usize,
+    pub(crate) max_subscription_bytes: usize,
     pub(crate) gate: Arc<Gate>,
     /// `None` if nobody is on the roll.
     pub(crate) presence: Option<Arc<dyn PresenceLog>>,
@@ -274,6 +275,7 @@ impl Front {
         let shared = Arc::new(Shared {
             listeners: Arc::clone(&listeners),
             session_queue_bytes: bytes(config.session_queue_bytes),
+            max_subscription_bytes: bytes(config.max_subscription_bytes),
             gate: Arc::new(Gate::new(access, runtime, config.max_questions)),
             presence,
             router: Router::new(workers),

@@ -74,13 +74,11 @@ impl Group {
         self.members().list.len()
     }
 
-    /// Returns whether nobody is left.
-    pub(crate) fn leave(&self, session: SessionRef) -> bool {
+    pub(crate) fn leave(&self, session: SessionRef) {
         let mut members = self.members();
         members
             .list
             .retain(|member| member.receiver.session != session);
-        members.list.is_empty()
     }
 
     /// Who is to have a message that was published at `qos`, and is expected to have it from now on: those

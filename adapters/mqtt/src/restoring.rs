@@ -103,7 +103,10 @@ impl Worker {
                 number: Some(kept.number),
             };
             self.route_to(slot, &it.filter, terms);
-            self.sessions[slot].subscriptions.push((it.filter, terms));
+            let session = &mut self.sessions[slot];
+            if let Err(place) = session.subscription(&it.filter) {
+                session.subscriptions.insert(place, (it.filter, terms));
+            }
         }
         self.sessions[slot].window = self.window(kept.deliveries, messages);
         self.count_queued(slot);

@@ -48,7 +48,10 @@ struct Tables {
 #[derive(Debug, Default)]
 struct Here {
     subscribers: Subscribers,
+    /// By their filters.
     groups: Vec<Arc<Group>>,
+    /// Members of all groups.
+    in_groups: usize,
 }
 
 impl Router {
@@ -114,7 +117,8 @@ impl Router {
             true => tables.wild.at(topics.as_str())?,
             false => tables.exact.get(topics.as_str())?,
         };
-        here.groups.iter().find(|it| it.filter() == filter).cloned()
+        let place = here.group(filter).ok()?;
+        Some(Arc::clone(&here.groups[place]))
     }
 
     /// Ends a subscription, alone or in a group.
@@ -134,10 +138,10 @@ impl Router {
     /// Has `change` change what is at `filter` and return whether routes are different now.
     fn change(&self, filter: TopicFilter<'_>, change: impl FnOnce(&mut Here) -> bool) {
         let change = |here: &mut Here| {
-            let (alone, in_groups) = (here.subscribers.len(), here.in_groups());
+            let (alone, in_groups) = (here.subscribers.len(), here.in_groups);
             let changed = change(here);
             // Wraps around: what is less by as much.
-            let joined = here.in_groups().wrapping_sub(in_groups);
+            let joined = here.in_groups.wrapping_sub(in_groups);
             let more = here.subscribers.len().wrapping_sub(alone);
             self.in_groups.fetch_add(joined, Ordering::Relaxed);
             let more = more.wrapping_add(joined);
@@ -211,15 +215,14 @@ impl Here {
         terms: Terms,
         availability: Arc<Availability>,
     ) -> bool {
-        let known = self.groups.iter().find(|it| it.filter() == filter);
-        let new = known.is_none();
-        let group = known.map_or_else(|| Arc::new(Group::new(filter)), Arc::clone);
-        if new {
-            self.groups.push(Arc::clone(&group));
+        let place = self.group(filter);
+        if let Err(new) = place {
+            self.groups.insert(new, Arc::new(Group::new(filter)));
         }
+        let group = &self.groups[place.unwrap_or_else(|new| new)];
         let via = Via {
             identifiers: identifiers([&terms]),
-            group: Some(Arc::clone(&group)),
+            group: Some(Arc::clone(group)),
             own: None,
         };
         let receiver = Receiver {
@@ -227,28 +230,33 @@ impl Here {
             terms,
             via: Some(Arc::new(via)),
         };
+        let before = group.len();
         group.join(Member {
             receiver,
             availability,
         });
-        new
+        self.in_groups += group.len() - before;
+        place.is_err()
     }
 
     /// Returns whether a group is gone with its last member.
     fn leave(&mut self, filter: &str, session: SessionRef) -> bool {
-        let mut groups = self.groups.iter();
-        let Some(place) = groups.position(|it| it.filter() == filter) else {
+        let Ok(place) = self.group(filter) else {
             return false;
         };
-        let last = self.groups[place].leave(session);
-        if last {
+        let before = self.groups[place].len();
+        self.groups[place].leave(session);
+        let left = self.groups[place].len();
+        self.in_groups -= before - left;
+        if left == 0 {
             self.groups.remove(place);
         }
-        last
+        left == 0
     }
 
-    fn in_groups(&self) -> usize {
-        self.groups.iter().map(|group| group.len()).sum()
+    /// Where the group is that names `filter`, or would be.
+    fn group(&self, filter: &str) -> Result<usize, usize> {
+        self.groups.binary_search_by(|it| it.filter().cmp(filter))
     }
 
     fn is_empty(&self) -> bool {

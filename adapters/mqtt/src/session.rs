@@ -58,7 +58,7 @@ pub(crate) struct Session {
     pub(crate) expiry: Expiry,
     /// Grows with each end of a connection: a timer of an earlier one means nothing.
     pub(crate) departures: u32,
-    /// Few, as a rule: a list is smaller than a map, and in order.
+    /// By their filters. Few, as a rule: a list is smaller than a map.
     pub(crate) subscriptions: Vec<(Box<str>, Terms)>,
     pub(crate) window: Window,
     /// Subscriptions whose retained messages are not all sent yet.
@@ -111,12 +111,15 @@ impl Session {
         qos != QoS::AtMostOnce && self.may_resume()
     }
 
-    /// The terms of the subscription to `filter`.
-    pub(crate) fn subscription(&mut self, filter: &str) -> Option<&mut Terms> {
-        let found = self
-            .subscriptions
-            .iter_mut()
-            .find(|(known, _)| &**known == filter);
-        found.map(|(_, terms)| terms)
+    /// What a message may be compared with.
+    pub(crate) fn bytes_of_filters(&self) -> usize {
+        let filters = self.subscriptions.iter();
+        filters.map(|(filter, _)| filter.len()).sum()
+    }
+
+    /// Where the subscription to `filter` is, or would be.
+    pub(crate) fn subscription(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions
+            .binary_search_by(|(known, _)| (**known).cmp(filter))
     }
 }

@@ -125,21 +125,25 @@ impl Worker {
     /// Adds or replaces a subscription; returns whether it is new, `None` if there is no room for it.
     fn add_subscription(&mut self, slot: usize, filter: &str, terms: Terms) -> Option<bool> {
         let session = &mut self.sessions[slot];
-        let known = session.subscription(filter);
-        let new = known.is_none();
-        if let Some(known) = known {
-            *known = terms;
-            self.forget_replay(slot, filter);
-        } else if session.subscriptions.len() < self.shared.config.max_subscriptions
-            && !self.shared.counts.memory.is_short()
-        {
-            session.subscriptions.push((filter.into(), terms));
-        } else {
-            return None;
+        let place = session.subscription(filter);
+        match place {
+            Ok(known) => {
+                session.subscriptions[known].1 = terms;
+                self.forget_replay(slot, filter);
+            }
+            Err(_)
+                if session.subscriptions.len() >= self.shared.config.max_subscriptions
+                    || session.bytes_of_filters() + filter.len()
+                        > self.shared.max_subscription_bytes
+                    || self.shared.counts.memory.is_short() =>
+            {
+                return None;
+            }
+            Err(new) => session.subscriptions.insert(new, (filter.into(), terms)),
         }
         self.route_to(slot, filter, terms);
         self.note_subscribed(slot, filter, &terms);
-        Some(new)
+        Some(place.is_err())
     }
 
     /// Has messages come by a subscription of a session.
@@ -189,18 +193,15 @@ impl Worker {
         let protocol = self.connections[token].protocol.expect("invariant: live");
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
-            let subscriptions = &mut self.sessions[slot].subscriptions;
-            let place = subscriptions
-                .iter()
-                .position(|(known, _)| &**known == filter);
-            codes.push(match place {
-                Some(place) => {
-                    subscriptions.remove(place);
+            let session = &mut self.sessions[slot];
+            codes.push(match session.subscription(filter) {
+                Ok(place) => {
+                    session.subscriptions.remove(place);
                     self.unroute(slot, filter);
                     self.note_unsubscribed(slot, filter);
                     reason::SUCCESS
                 }
-                None => reason::NO_SUBSCRIPTION_EXISTED,
+                Err(_) => reason::NO_SUBSCRIPTION_EXISTED,
             });
         }
         let id = unsubscribe.packet_id;

@@ -158,6 +158,7 @@ fn config(listen: &str) -> Config {
         ("max_inflight", 4.into()),
         ("max_topic_alias", 3.into()),
         ("max_subscriptions", 6.into()),
+        ("max_subscription_bytes", "4KiB".into()),
         ("session_queue_bytes", "16KiB".into()),
         ("session_queue_messages", 20.into()),
         ("max_retained", 4.into()),
