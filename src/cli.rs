@@ -20,6 +20,7 @@ mod user_policies;
 mod users;
 mod watch;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -49,6 +50,10 @@ pub struct Arguments {
     /// Who vouches for servers with https:// [default: grpc.client.ca; if it is empty, whom this machine trusts]
     #[arg(long, global = true, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// The name that their certificates have to be for [default: grpc.client.server_name; if it is empty, the host of the
+    /// address]
+    #[arg(long, global = true, value_name = "NAME")]
+    tls_name: Option<String>,
     /// A certificate for servers that ask for one [default: grpc.client.certificate]
     #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
@@ -148,6 +153,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         data,
         server,
         tls_ca,
+        tls_name,
         tls_certificate,
         tls_key,
         token_file,
@@ -163,6 +169,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ] {
         flags.extend(path.map(|path| (name, path.display().to_string())));
     }
+    flags.extend(tls_name.map(|name| ("grpc.client.server_name", name)));
     if let Command::Up(serve::Up { serve, .. })
     | Command::Mqtt(serve)
     | Command::Users(Service { serve, .. })
@@ -244,10 +251,16 @@ impl Session<'_> {
 
     fn server(&self) -> String {
         let grpc = &self.config.grpc;
+        let mut here = grpc.listen;
+        match here.ip() {
+            IpAddr::V4(any) if any.is_unspecified() => here.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(any) if any.is_unspecified() => here.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
         match &self.server {
             Some(server) => client::canonical(server).to_owned(),
-            None if grpc.tls.is_on() => format!("https://{}", grpc.listen),
-            None => grpc.listen.to_string(),
+            None if grpc.tls.is_on() => format!("https://{here}"),
+            None => here.to_string(),
         }
     }
 

@@ -225,6 +225,25 @@ fn what_is_wrong_between_client_and_server_is_told_with_what_to_do() {
     let by_number = format!("https://127.0.0.1:{port}");
     let named = ("ROLLCALL_GRPC__CLIENT__SERVER_NAME", "localhost");
     assert_eq!(lists(&by_number, &root, Some(&sound), &[named]), Ok(()));
+    // On the machine of the server it is the configuration that says where that is.
+    let here = |listen: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        command.envs(trust.mutual(&server));
+        command.env("ROLLCALL_GRPC__LISTEN", format!("{listen}:{port}"));
+        command.arg("--data").arg(home.folder().join("data"));
+        command.args(more).args(["things", "list"]);
+        let output = command.output().expect("runs");
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    };
+    for listen in ["127.0.0.1", "0.0.0.0"] {
+        let error = here(listen, &[]).expect_err("another name");
+        assert!(error.contains("not for 127.0.0.1"), "{error}");
+        assert!(error.contains("--tls-name"), "{error}");
+        assert_eq!(here(listen, &["--tls-name", "localhost"]), Ok(()));
+    }
     let pages = format!("https://{}", home.http_address());
     for (server, ca, shown, words) in [
         (

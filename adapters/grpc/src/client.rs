@@ -252,7 +252,9 @@ fn unreachable(
     let io = root.downcast_ref::<std::io::Error>();
     let why = match (trouble.words(), io) {
         // Not always is it in the error: the connection may have ended before the call was on its way.
-        (Some(words), _) => words,
+        (Some(words), _) => format!(
+            "{words} (--server, --tls-ca, --tls-name and --tls-certificate go over the configuration)"
+        ),
         // The network says so; whatever has words of its own has been told by somebody who knows.
         (None, Some(io)) if io.get_ref().is_none() => {
             return ClientError::Unreachable(server.to_owned());
