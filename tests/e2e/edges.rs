@@ -150,6 +150,67 @@ fn messages_of_calls_are_bounded() {
     assert_eq!(things["total"], 1, "{}", thing.id);
 }
 
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Begins a call whose message has `length` bytes, of which so many come.
+fn begin_call(stream: u32, length: u32, bytes: usize) -> Vec<u8> {
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    // Of the static table of HPACK: POST and http; the names of path, authority and content-type.
+    let head = [
+        &[0x83, 0x86, 0x04][..],
+        &text("/rollcall.things.v1.Things/CreateThings"),
+        &[0x01],
+        &text("x"),
+        &[0x0F, 0x10],
+        &text("application/grpc"),
+        &[0x00],
+        &text("te"),
+        &text("trailers"),
+    ];
+    let message = [&[0][..], &length.to_be_bytes(), &vec![b'x'; bytes]].concat();
+    let (end_of_head, goes_on) = (4, 0);
+    [
+        frame(1, end_of_head, stream, &head.concat()),
+        frame(0, goes_on, stream, &message),
+    ]
+    .concat()
+}
+
+#[test]
+fn calls_that_bring_much_and_do_not_end_are_bounded_together() {
+    let world = World::with(&[
+        ("ROLLCALL_GRPC__MAX_REQUEST_SIZE", "16KiB"),
+        ("ROLLCALL_GRPC__MAX_RECEIVING", "16KiB"),
+    ]);
+    let mut stream = open(world.grpc());
+    let settings = frame(4, 0, 0, &[]);
+    let greeting = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat();
+    stream.write_all(&greeting).expect("sent");
+    for call in [1, 3] {
+        stream
+            .write_all(&begin_call(call, 16_000, 15_000))
+            .expect("sent");
+    }
+    let without_room = "rollcall_grpc_calls_without_room_total";
+    wait_for("one of them to be refused", || {
+        (world.counter(without_room, "") == 1.0).then_some(())
+    });
+    // Small ones are served meanwhile, large ones later.
+    let large = "x".repeat(10_000);
+    let lacks_room = || {
+        let error = world.fail(&["channels", "create", &large]);
+        error.contains("too much is being received")
+    };
+    world.tell(&["things", "list"]);
+    assert!(lacks_room());
+    drop(stream);
+    wait_for("room", || (!lacks_room()).then_some(()));
+}
+
 #[test]
 fn limits_that_make_no_sense_stop_the_start() {
     for (name, value, told) in [
@@ -157,6 +218,7 @@ fn limits_that_make_no_sense_stop_the_start() {
         ("GRPC__MAX_CONNECTIONS", "0", "grpc.max_connections"),
         ("GRPC__HANDSHAKE_TIMEOUT", "0s", "grpc.handshake_timeout"),
         ("GRPC__MAX_REQUEST_SIZE", "1B", "grpc.max_request_size"),
+        ("GRPC__MAX_RECEIVING", "1MiB", "grpc.max_receiving"),
         ("HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
         ("HTTP__HEADER_TIMEOUT", "0s", "http.header_timeout"),
         ("HTTP__MAX_REQUEST_HEAD", "1KiB", "http.max_request_head"),

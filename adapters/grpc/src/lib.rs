@@ -11,6 +11,7 @@ mod elsewhere;
 mod events;
 mod groups;
 pub mod identities;
+mod intake;
 pub mod inventory;
 mod presence;
 mod status;
@@ -50,6 +51,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::caller::ForAdmins;
 use crate::connections::Incoming;
+use crate::intake::{Intake, Room, SMALL};
 
 pub use elsewhere::{ElsewhereError, is_address, is_in_clear};
 
@@ -102,6 +104,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// The largest message of a call.
     pub max_request_size: ByteSize,
+    /// What all calls together may bring at one time.
+    pub max_receiving: ByteSize,
     /// Whose word is taken on whom they call for.
     pub trusted_proxies: Proxies,
     pub tls: Edge,
@@ -134,6 +138,11 @@ impl Config {
                 !(1024..=64 << 20).contains(&self.max_request_size.as_u64()),
                 "grpc.max_request_size",
                 "from 1KiB to 64MiB",
+            ),
+            (
+                self.max_receiving < self.max_request_size,
+                "grpc.max_receiving",
+                "at least grpc.max_request_size",
             ),
         ]
         .into_iter()
@@ -206,8 +215,9 @@ pub async fn serve(
         routes: RoutesBuilder::default(),
         health,
         names: Vec::new(),
+        room: Room::new(config.max_receiving),
     };
-    let health_service = health_service.max_decoding_message_size(most);
+    let health_service = health_service.max_decoding_message_size(SMALL);
     served.routes.add_service(health_service);
 
     if let Some(users) = services.users {
@@ -266,6 +276,7 @@ pub async fn serve(
         mut routes,
         mut health,
         names,
+        ..
     } = served;
     let description = || {
         let of_all = [
@@ -282,8 +293,8 @@ pub async fn serve(
     let reflection = description().build_v1()?;
     let alpha = description().build_v1alpha()?;
     routes
-        .add_service(reflection.max_decoding_message_size(most))
-        .add_service(alpha.max_decoding_message_size(most));
+        .add_service(reflection.max_decoding_message_size(SMALL))
+        .add_service(alpha.max_decoding_message_size(SMALL));
 
     let (most, patience) = (config.max_connections, config.handshake_timeout);
     let incoming = Incoming::new(listener, certificates, most, patience);
@@ -316,6 +327,7 @@ struct Served {
     routes: RoutesBuilder,
     health: HealthReporter,
     names: Vec<&'static str>,
+    room: Room,
 }
 
 impl Served {
@@ -331,6 +343,7 @@ impl Served {
     {
         let serving = ServingStatus::Serving;
         self.health.set_service_status(S::NAME, serving).await;
+        let service = Intake::new(service, self.room.clone());
         self.routes.add_service(service);
         self.names.push(S::NAME);
     }
