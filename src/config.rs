@@ -217,8 +217,9 @@ pub struct Events {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    // Its text is all there is to be said.
     #[error("wrong configuration: {0}")]
-    Wrong(#[from] config::ConfigError),
+    Wrong(config::ConfigError),
     #[error("wrong configuration: {key}: {problem}")]
     Value { key: String, problem: &'static str },
     #[error("cannot find the name of this host: set `instance`")]
@@ -248,9 +249,11 @@ fn build(
     }
     builder = builder.add_source(environment);
     for (key, value) in flags {
-        builder = builder.set_override(key, value.as_str())?;
+        let set = builder.set_override(key, value.as_str());
+        builder = set.map_err(ConfigError::Wrong)?;
     }
-    let mut config: Config = builder.build()?.try_deserialize()?;
+    let built = builder.build().and_then(|it| it.try_deserialize());
+    let mut config: Config = built.map_err(ConfigError::Wrong)?;
     if config.instance.is_empty() {
         config.instance = host_name().map_err(ConfigError::HostName)?;
     }
@@ -293,6 +296,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "access.max_entries",
             "at least 1",
         ),
+        (config.access.ttl.is_zero(), "access.ttl", "longer than 0s"),
         (
             !config.redis.url.is_empty()
                 && config.mqtt.drain.deadline <= config.redis.drain_timeout,
@@ -599,7 +603,23 @@ mod tests {
             ),
             ("ROLLCALL_EVENTS__EXCLUDE", "*.view,things", "\"things\""),
             ("ROLLCALL_EVENTS__EXCLUDE", "*.VIEW", "events.exclude"),
+            ("ROLLCALL_ACCESS__TTL", "0s", "access.ttl"),
+            ("ROLLCALL_GRPC__LISTEN", "localhost:7000", "127.0.0.1:7000"),
+            ("ROLLCALL_HTTP__LISTEN", "9005", "127.0.0.1:7000"),
+            ("ROLLCALL_GRPC__TIMEOUT", "0s", "grpc.timeout"),
             ("ROLLCALL_REDIS__BATCH", "0", "redis.batch"),
+            ("ROLLCALL_REDIS__RETRY_MIN", "0s", "redis.retry_min"),
+            ("ROLLCALL_REDIS__RETRY_MAX", "1ms", "redis.retry_max"),
+            (
+                "ROLLCALL_REDIS__CONNECT_TIMEOUT",
+                "0s",
+                "redis.connect_timeout",
+            ),
+            (
+                "ROLLCALL_REDIS__RESPONSE_TIMEOUT",
+                "0s",
+                "redis.response_timeout",
+            ),
             (
                 "ROLLCALL_REDIS__MAX_STREAM_AGE",
                 "1ms",
@@ -617,6 +637,8 @@ mod tests {
             let error = build(None, environment(&[(name, value)]), &[]).expect_err(name);
             let message = error.to_string();
             assert!(message.contains(told), "{name}={value}: {message}");
+            // With its causes it says nothing twice.
+            assert_eq!(format!("{:#}", anyhow::Error::from(error)), message);
         }
     }
 

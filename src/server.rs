@@ -104,8 +104,8 @@ impl Server {
         let revocations = Arc::clone(&revoking) as Arc<dyn Revocations>;
         let mut services = Services::open(config, role, secrets, &database, revocations).await?;
 
-        let grpc = listen(config.grpc.listen, "gRPC").await?;
-        let http = listen(config.http.listen, "HTTP").await?;
+        let grpc = listen(config.grpc.listen, "gRPC", "grpc.listen").await?;
+        let http = listen(config.http.listen, "HTTP", "http.listen").await?;
         let rest = rest::open(role, &config.http).await?;
         let mut follower = None;
         let mut front = None;
@@ -364,7 +364,7 @@ fn readiness(stops: watch::Receiver<bool>, front: Option<&RunningFront>) -> Read
     })
 }
 
-async fn listen(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+async fn listen(address: SocketAddr, what: &str, key: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("cannot listen for {what} on {address}"))
+    listener.with_context(|| format!("cannot listen for {what} on {address}, as {key} says"))
 }

@@ -1,5 +1,6 @@
 //! `rollcall up`, and its parts alone.
 
+use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,9 +61,12 @@ async fn serve(role: Role, demo: bool, config: &Config, output: Output) -> anyho
     let mut config = config.clone();
     role.leave_out_others(&mut config);
     config::check_role(&config, role)?;
-    fit_into_files(&mut config, role);
+    fit_into_files(&mut config, role)?;
     let config = &config;
-    let secrets = Secrets::open(&config.data)?;
+    let secrets = Secrets::open(&config.data).with_context(|| {
+        let folder = config.data.display();
+        format!("cannot use {folder} as the data folder: --data names another one")
+    })?;
     let mut server = tokio::select! {
         server = Server::start(config, role, &secrets) => server?,
         _ = interrupt.recv() => anyhow::bail!("stopped before it was ready"),
@@ -139,7 +143,10 @@ fn announce(server: &Server, config: &Config, output: Output) -> std::io::Result
 
 /// Allows this process as many open files as it may have, and a front in it no more connections than leave some for
 /// databases, Redis and those who look after it.
-fn fit_into_files(config: &mut Config, role: Role) {
+///
+/// # Errors
+/// Databases alone take more.
+fn fit_into_files(config: &mut Config, role: Role) -> anyhow::Result<()> {
     const DATABASES_AND_REDIS: usize = 64;
     let http = &config.http;
     let services = [http.users, http.things, http.bootstrap];
@@ -148,10 +155,17 @@ fn fit_into_files(config: &mut Config, role: Role) {
     let others = (DATABASES_AND_REDIS + edges) as u64;
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
-        Err(error) => return tracing::warn!(%error, "cannot find how many files may be open"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot find how many files may be open");
+            return Ok(());
+        }
     };
+    ensure!(
+        limit >= DATABASES_AND_REDIS as u64,
+        "no more than {limit} files may be open, and {DATABASES_AND_REDIS} are needed: raise `ulimit -n`"
+    );
     if !role.has(Role::Mqtt) {
-        return;
+        return Ok(());
     }
     let room = usize::try_from(limit - others.min(limit / 2)).unwrap_or(usize::MAX);
     if room < config.mqtt.max_connections {
@@ -162,4 +176,5 @@ fn fit_into_files(config: &mut Config, role: Role) {
         );
         config.mqtt.max_connections = room;
     }
+    Ok(())
 }

@@ -1,6 +1,7 @@
-//! How settings are written that are one of a few words, or lists.
+//! How settings are written that are one of a few words, addresses, or lists.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::de::{Error, IntoDeserializer};
@@ -53,4 +54,29 @@ where
     };
     let parsed = words.iter().map(|it| it.parse().map_err(Error::custom));
     parsed.collect()
+}
+
+/// Where to listen.
+///
+/// # Errors
+/// It is no address of a socket.
+pub fn address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
+    let some = address_or_empty(input)?;
+    some.ok_or_else(|| Error::custom("expected an address such as \"127.0.0.1:7000\""))
+}
+
+/// Where to listen, or nowhere: empty text.
+///
+/// # Errors
+/// As of [`address`].
+pub fn address_or_empty<'de, D>(input: D) -> Result<Option<SocketAddr>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    match String::deserialize(input)?.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            Error::custom("expected an address with a port, such as \"127.0.0.1:7000\"")
+        }),
+    }
 }

@@ -28,7 +28,7 @@ pub(super) async fn open(role: Role, config: &rollcall_http::Config) -> anyhow::
             continue;
         };
         let what = format!("{} over HTTP", part.name());
-        let listener = listen(address, &what).await?;
+        let listener = listen(address, &what, &key(part)).await?;
         sites.push(Rest {
             role: part,
             listener,
@@ -40,8 +40,7 @@ pub(super) async fn open(role: Role, config: &rollcall_http::Config) -> anyhow::
 impl Rest {
     /// Where it listens, by its key such as `http.things`.
     pub(super) fn address(&self) -> std::io::Result<(String, SocketAddr)> {
-        let key = format!("http.{}", self.role.name());
-        Ok((key, self.listener.local_addr()?))
+        Ok((key(self.role), self.listener.local_addr()?))
     }
 
     /// What is served; `None` if the service is not here.
@@ -84,4 +83,8 @@ impl Rest {
         };
         Some((self.listener, site))
     }
+}
+
+fn key(role: Role) -> String {
+    format!("http.{}", role.name())
 }

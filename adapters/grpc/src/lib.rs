@@ -32,6 +32,7 @@ use rollcall_domain::groups::Groups;
 use rollcall_domain::origin::Proxies;
 use rollcall_domain::ports::{EventLog, Reload};
 use rollcall_domain::presence::{Roll, Sessions};
+use rollcall_domain::setting::address;
 use rollcall_domain::things::Things;
 use rollcall_domain::users::Users;
 use rollcall_tls::client::Settings as ClientTls;
@@ -91,6 +92,7 @@ pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors"
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Calls of one connection at one time.
     pub max_calls: u32,
@@ -129,6 +131,7 @@ impl Config {
                 "grpc.max_connections",
                 "at least 1",
             ),
+            (self.timeout.is_zero(), "grpc.timeout", "longer than 0s"),
             (
                 self.handshake_timeout.is_zero(),
                 "grpc.handshake_timeout",

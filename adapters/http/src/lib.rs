@@ -25,9 +25,10 @@ use bytesize::ByteSize;
 use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rollcall_domain::origin::Proxies;
+use rollcall_domain::setting::{address, address_or_empty};
 use rollcall_tls::server::Certificates;
 use rollcall_tls::{CertificateError, Edge};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -44,6 +45,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Where the users service is served; `None` for nowhere. So the others.
     #[serde(deserialize_with = "address_or_empty")]
@@ -134,16 +136,6 @@ impl Config {
 
     fn max_head(&self) -> usize {
         usize::try_from(self.max_request_head.as_u64()).unwrap_or(usize::MAX)
-    }
-}
-
-/// An address, or nothing: empty text.
-fn address_or_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SocketAddr>, D::Error> {
-    match String::deserialize(input)?.as_str() {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            serde::de::Error::custom("expected an address such as \"127.0.0.1:9000\", or \"\"")
-        }),
     }
 }
 

@@ -86,9 +86,11 @@ impl Shared {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen for MQTT on {address}")]
+    #[error("cannot listen for MQTT on {address}, as {key}.listen says")]
     Listen {
         address: Address,
+        /// What the settings of the listener are called.
+        key: String,
         #[source]
         source: io::Error,
     },
@@ -245,6 +247,7 @@ impl Front {
             for address in &listener.addresses {
                 let wrong = |source| StartError::Listen {
                     address: address.clone(),
+                    key: listener::key(&listener.name),
                     source,
                 };
                 let door = Door::open(address, listener.unix_mode).map_err(wrong)?;

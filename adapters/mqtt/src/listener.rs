@@ -87,7 +87,7 @@ pub(crate) fn resolve(config: &Config) -> Result<Vec<Listener>, ListenerError> {
             listen: config.listen.clone(),
             ..config::Listener::default()
         };
-        all.push(Listener::new(MAIN, "mqtt", &main, config)?);
+        all.push(Listener::new(MAIN, &main, config)?);
     }
     for (name, settings) in &config.listeners {
         let sound = |it: u8| it.is_ascii_alphanumeric() || b"-_".contains(&it);
@@ -95,7 +95,7 @@ pub(crate) fn resolve(config: &Config) -> Result<Vec<Listener>, ListenerError> {
         if taken || name.is_empty() || !name.bytes().all(sound) {
             return Err(ListenerError::Name(name.as_str().into()));
         }
-        let listener = Listener::new(name, &format!("mqtt.listeners.{name}"), settings, config)?;
+        let listener = Listener::new(name, settings, config)?;
         if !settings.listen.is_empty() {
             all.push(listener);
         }
@@ -106,13 +106,22 @@ pub(crate) fn resolve(config: &Config) -> Result<Vec<Listener>, ListenerError> {
     Ok(all)
 }
 
+/// What the settings of a listener are called.
+pub(crate) fn key(name: &str) -> String {
+    match name {
+        MAIN => "mqtt".to_owned(),
+        name => format!("mqtt.listeners.{name}"),
+    }
+}
+
 impl Listener {
     fn new(
         name: &str,
-        key: &str,
         settings: &config::Listener,
         config: &Config,
     ) -> Result<Self, ListenerError> {
+        let key = key(name);
+        let key = key.as_str();
         let max_packet_size: ByteSize = settings.max_packet_size.unwrap_or(config.max_packet_size);
         let max_packet = u32::try_from(max_packet_size.as_u64())
             .ok()

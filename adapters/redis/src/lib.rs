@@ -67,6 +67,18 @@ impl Config {
     /// What makes no sense: the key, and how it should be.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        for (time, key) in [
+            (self.connect_timeout, "redis.connect_timeout"),
+            (self.response_timeout, "redis.response_timeout"),
+            (self.retry_min, "redis.retry_min"),
+        ] {
+            if time.is_zero() {
+                return Some((key, "longer than 0s"));
+            }
+        }
+        if self.retry_max < self.retry_min {
+            return Some(("redis.retry_max", "at least redis.retry_min"));
+        }
         let (age, wait) = (self.max_stream_age, self.wait_timeout);
         if !age.is_zero() && age < Duration::from_secs(1) {
             return Some(("redis.max_stream_age", "0s, or at least 1s"));

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot create {path}")]
+    #[error("cannot make or open {path}: it has to belong to whom runs rollcall")]
     Create {
         path: PathBuf,
         #[source]
