@@ -372,6 +372,12 @@ impl Bench {
                 0,
             ),
             (
+                "shared, by a channel of a tenth, in the middle",
+                all.clone(),
+                shared(owner(0)),
+                tenth / 2,
+            ),
+            (
                 "own and shared, by a channel of a hundredth",
                 all.clone(),
                 any(owner(3)),

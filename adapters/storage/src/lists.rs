@@ -49,6 +49,11 @@ pub(crate) enum By<'a> {
         of: &'a [u8; 16],
         vouched: bool,
     },
+    /// A policy on the group that is vouched for, and an owner: how much of what is shared is one's own.
+    OwnedMembership {
+        of: &'a [u8; 16],
+        owner: &'a [u8; 16],
+    },
 }
 
 impl List {
@@ -62,6 +67,7 @@ impl List {
             By::Parent(parent) => (b'p', [parent, &[]]),
             By::Membership { of, vouched: true } => (b'm', [of, &[]]),
             By::Membership { of, vouched: false } => (b'u', [of, &[]]),
+            By::OwnedMembership { of, owner } => (b'w', [of, owner]),
         };
         let status = match status {
             Status::Enabled => b'+',

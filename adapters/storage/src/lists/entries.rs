@@ -11,7 +11,7 @@ use sqlx::{AnyConnection, Row};
 use super::spans::{self, Change, Span};
 use super::{By, Entity, List};
 use crate::metadata::{self, Kind};
-use crate::rows::{id, is_set, status};
+use crate::rows::{id, is_set, optional_id, status};
 use crate::statement::{self, Statement};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,14 +38,38 @@ pub(crate) struct Member {
     pub(crate) vouched: bool,
 }
 
-impl Member {
-    fn entry(&self, kind: Kind, status: Status, at: i64) -> Entry {
-        let (of, vouched) = (&self.of, self.vouched);
-        Entry {
-            list: List::of(kind, status, By::Membership { of, vouched }),
-            at,
-            id: self.id,
+/// What is known of a member, by which its lists are found.
+#[derive(Clone, Copy)]
+struct Known {
+    status: Status,
+    owner: Option<[u8; 16]>,
+    at: i64,
+}
+
+impl From<&Entity<'_>> for Known {
+    fn from(entity: &Entity<'_>) -> Self {
+        Self {
+            status: entity.status,
+            owner: entity.owner.copied(),
+            at: entity.created_at.0.cast_signed(),
         }
+    }
+}
+
+impl Member {
+    /// In the lists of the group.
+    fn entries(&self, kind: Kind, known: Known) -> impl Iterator<Item = Entry> + use<> {
+        let Self { id, of, vouched } = *self;
+        let membership = By::Membership { of: &of, vouched };
+        // Nobody asks for it of other kinds.
+        let owned = known.owner.filter(|_| vouched && kind == Kind::Thing);
+        let owned = owned.as_ref();
+        let owned = owned.map(|owner| By::OwnedMembership { of: &of, owner });
+        let list = |by| List::of(kind, known.status, by);
+        let lists = [Some(list(membership)), owned.map(list)];
+        let at = known.at;
+        let entry = move |list| Entry { list, at, id };
+        lists.into_iter().flatten().map(entry)
     }
 }
 
@@ -66,18 +90,22 @@ pub(crate) async fn add(
     }
     take_turn(connection, kind).await?;
     let mut entries = Vec::new();
-    let mut known: HashMap<[u8; 16], (Status, i64)> = HashMap::with_capacity(entities.len());
+    let mut known: HashMap<[u8; 16], Known> = HashMap::with_capacity(entities.len());
     for entity in entities {
-        let (at, id) = (entity.created_at.0.cast_signed(), *entity.id);
+        let (id, it) = (*entity.id, Known::from(entity));
         let lists = entity.lists().into_iter();
-        entries.extend(lists.map(|list| Entry { list, at, id }));
-        known.insert(id, (entity.status, at));
+        entries.extend(lists.map(|list| Entry {
+            list,
+            at: it.at,
+            id,
+        }));
+        known.insert(id, it);
     }
     // Policies may have been there before.
     let ids: Vec<[u8; 16]> = entities.iter().map(|it| *it.id).collect();
     for member in memberships(connection, kind, &ids).await? {
-        if let Some((status, at)) = known.get(&member.id) {
-            entries.push(member.entry(kind, *status, *at));
+        if let Some(known) = known.get(&member.id) {
+            entries.extend(member.entries(kind, *known));
         }
     }
     // Side by side in the index.
@@ -95,7 +123,7 @@ pub(crate) async fn alter(
     before: &Entity<'_>,
     after: &Entity<'_>,
 ) -> Result<(), sqlx::Error> {
-    let (kind, id, at) = (after.kind, *after.id, after.created_at.0.cast_signed());
+    let (kind, id) = (after.kind, *after.id);
     if before.metadata != after.metadata {
         metadata::put_terms(connection, kind, after.id, after.metadata).await?;
     }
@@ -104,15 +132,16 @@ pub(crate) async fn alter(
         return Ok(());
     }
     take_turn(connection, kind).await?;
-    if before.status != after.status {
+    let (was, is) = (Known::from(before), Known::from(after));
+    if (was.status, was.owner) != (is.status, is.owner) {
         for member in memberships(connection, kind, &[id]).await? {
-            old.push(member.entry(kind, before.status, at).list);
-            new.push(member.entry(kind, after.status, at).list);
+            old.extend(member.entries(kind, was).map(|entry| entry.list));
+            new.extend(member.entries(kind, is).map(|entry| entry.list));
         }
     }
     let entry = |list: &List| Entry {
         list: *list,
-        at,
+        at: is.at,
         id,
     };
     let gone = old.iter().filter(|list| !new.contains(list)).map(entry);
@@ -140,16 +169,16 @@ pub(crate) async fn join(
         .collect();
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     for (member, stayed) in members.into_values() {
-        let Some((status, at)) = known.get(&member.id) else {
+        let Some(known) = known.get(&member.id) else {
             continue;
         };
-        come.push(member.entry(kind, *status, *at));
+        come.extend(member.entries(kind, *known));
         if stayed && member.vouched {
             let before = Member {
                 vouched: false,
                 ..member
             };
-            gone.push(before.entry(kind, *status, *at));
+            gone.extend(before.entries(kind, *known));
         }
     }
     let mut changes = remove(connection, gone).await?;
@@ -168,10 +197,10 @@ pub(crate) async fn leave(
     let ids = members.iter().map(|member| member.id).collect();
     let known = made(connection, kind, ids).await?;
     let gone = members.iter().filter_map(|member| {
-        let (status, at) = known.get(&member.id)?;
-        Some(member.entry(kind, *status, *at))
+        let known = known.get(&member.id)?;
+        Some(member.entries(kind, *known))
     });
-    let changes = remove(connection, gone.collect()).await?;
+    let changes = remove(connection, gone.flatten().collect()).await?;
     spans::count(connection, span, changes).await
 }
 
@@ -209,21 +238,26 @@ async fn memberships(
     Ok(members)
 }
 
-/// Status and moment of making of those with these ids.
+/// What is known of those with these ids.
 async fn made(
     connection: &mut AnyConnection,
     kind: Kind,
     mut ids: Vec<[u8; 16]>,
-) -> Result<HashMap<[u8; 16], (Status, i64)>, sqlx::Error> {
+) -> Result<HashMap<[u8; 16], Known>, sqlx::Error> {
     ids.sort_unstable();
     ids.dedup();
     let mut made = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(TOGETHER) {
-        let mut query = Statement::new("SELECT id, enabled, created_at FROM ");
+        let mut query = Statement::new("SELECT id, enabled, owner, created_at FROM ");
         query.push(kind.table()).push(" WHERE id IN (");
         query.bind_all(ids).push(")");
         for row in query.query().fetch_all(&mut *connection).await? {
-            made.insert(id(&row, 0)?, (status(&row, 1)?, row.try_get(2)?));
+            let known = Known {
+                status: status(&row, 1)?,
+                owner: optional_id(&row, 2)?,
+                at: row.try_get(3)?,
+            };
+            made.insert(id(&row, 0)?, known);
         }
     }
     Ok(made)

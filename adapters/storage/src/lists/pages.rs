@@ -30,6 +30,14 @@ pub(crate) struct Part {
     among: Vec<Statement>,
     /// They are found by these queries of ids, too.
     also: Vec<Statement>,
+    /// A list of what one of the lists and one of the others have in common.
+    common: Option<Common>,
+}
+
+#[derive(Clone, Copy)]
+struct Common {
+    of: [List; 2],
+    list: List,
 }
 
 impl Part {
@@ -41,6 +49,7 @@ impl Part {
             none: Vec::new(),
             among: Vec::new(),
             also: Vec::new(),
+            common: None,
         }
     }
 
@@ -59,6 +68,20 @@ impl Part {
     pub(crate) fn not_by(mut self, by: By<'_>) -> Self {
         self.none.push(self.list(by));
         self
+    }
+
+    /// They are members of a group, vouched for, and somebody else's.
+    pub(crate) fn shared_in(self, of: &[u8; 16], owner: &[u8; 16]) -> Self {
+        let vouched = true;
+        let (members, owned) = (By::Membership { of, vouched }, By::Owner(owner));
+        let common = Common {
+            of: [self.list(members), self.list(owned)],
+            list: self.list(By::OwnedMembership { of, owner }),
+        };
+        Self {
+            common: Some(common),
+            ..self.by(members).not_by(owned)
+        }
     }
 
     pub(crate) fn among(mut self, ids: Statement) -> Self {
@@ -151,13 +174,18 @@ impl Part {
         // What is in one list and not in another: less is in both.
         let only_less = self.among.is_empty() && self.also.is_empty();
         if let ([list], [none], true) = (&self.lists[..], &self.none[..], only_less) {
-            let both = Self {
-                lists: vec![*list, *none],
-                none: Vec::new(),
-                ..self.clone()
+            let common = match self.common.filter(|it| it.of == [*list, *none]) {
+                Some(common) => size(sizes, &common.list).entries,
+                None => {
+                    let both = Self {
+                        lists: vec![*list, *none],
+                        none: Vec::new(),
+                        ..self.clone()
+                    };
+                    let both = both.shortest_first(sizes);
+                    Box::pin(both.count(connection, sizes)).await?
+                }
             };
-            let both = both.shortest_first(sizes);
-            let common = Box::pin(both.count(connection, sizes)).await?;
             return Ok(size(sizes, list).entries.saturating_sub(common));
         }
         self.count_before(connection, None).await
@@ -233,6 +261,7 @@ pub(crate) async fn page(
         lists.push(part.all());
         lists.extend_from_slice(&part.lists);
         lists.extend_from_slice(&part.none);
+        lists.extend(part.common.map(|common| common.list));
     }
     let sizes = sizes(&mut connection, lists).await?;
     let mut counted: Vec<(Part, u64)> = Vec::with_capacity(parts.len());

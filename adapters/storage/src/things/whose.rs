@@ -95,8 +95,8 @@ async fn shared(
     user: UserId,
     channels: &[ChannelId],
 ) -> Result<Vec<Part>, sqlx::Error> {
-    let others = part.clone().not_by(By::Owner(user.as_bytes()));
     if channels.len() > MAX_PARTS {
+        let others = part.clone().not_by(By::Owner(user.as_bytes()));
         return Ok(vec![others.among(reached(user))]);
     }
     let members = |channel: &ChannelId| {
@@ -113,10 +113,9 @@ async fn shared(
     });
     let mut parts = Vec::new();
     for (n, channel) in channels.iter().enumerate() {
-        let (of, vouched) = (channel.as_bytes(), true);
-        let mut one = others.clone().by(By::Membership { of, vouched });
+        let mut one = part.clone().shared_in(channel.as_bytes(), user.as_bytes());
         for earlier in &channels[..n] {
-            let of = earlier.as_bytes();
+            let (of, vouched) = (earlier.as_bytes(), true);
             one = one.not_by(By::Membership { of, vouched });
         }
         parts.push(one);

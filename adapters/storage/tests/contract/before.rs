@@ -8,7 +8,7 @@ use rollcall_domain::groups::{
     Details, Group, GroupFilter, GroupStore, People, PolicyFilter, PolicyStore, Subject,
 };
 use rollcall_domain::identity::{ChannelId, GroupId, ThingId};
-use rollcall_domain::listing::{Page, StatusFilter};
+use rollcall_domain::listing::{Page, StatusFilter, Visibility};
 use rollcall_domain::policies::{Action, Actions};
 use rollcall_domain::things::{Scope, ThingFilter, ThingStore};
 use rollcall_domain::users::UserFilter;
@@ -167,6 +167,47 @@ async fn lists_have_what_was_made_before() {
         let groups = GroupFilter::<GroupId>::default();
         assert_eq!(database.groups(&groups, page).await.expect("read").total, 1);
         database.close().await;
+    }
+}
+
+/// Lists that do not tell whose the members of channels are, are made anew.
+#[tokio::test]
+async fn lists_of_before_are_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let mut file = as_of(&path, 31).await;
+    sqlx::raw_sql(
+        "INSERT INTO things (id, owner, name, tags, identity, metadata, key_hash, enabled, created_at) VALUES
+         (x'31313131313131313131313131313131', zeroblob(16), '', '[]', '', '{}', x'01', 1, 1),
+         (x'32323232323232323232323232323232', x'4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f', '', '[]', '', '{}', x'02', 1, 2);
+         INSERT INTO channels (id, owner, path, name, description, metadata, enabled, created_at) VALUES
+         (x'43434343434343434343434343434343', zeroblob(16), x'43434343434343434343434343434343', '', '', '{}', 1, 1);
+         INSERT INTO thing_policies SELECT id, 0, x'43434343434343434343434343434343', 1, zeroblob(16), 1, 1, NULL, NULL FROM things;
+         INSERT INTO listed VALUES (zeroblob(16), 1, x'31313131313131313131313131313131');
+         INSERT INTO list_spans VALUES (zeroblob(16), 1, 1);",
+    )
+    .execute(&mut file)
+    .await
+    .expect("filled");
+    for user in [contract::user(0), contract::user(1)] {
+        sqlx::query(
+            "INSERT INTO thing_policies VALUES ($1, 1, $2, $3, zeroblob(16), 1, 1, NULL, NULL)",
+        )
+        .bind(user.as_bytes().as_slice())
+        .bind([0x43; 16].as_slice())
+        .bind(i64::from(Action::ClientList.allowed_by().bits()))
+        .execute(&mut file)
+        .await
+        .expect("filled");
+    }
+    file.close().await.expect("closed");
+
+    let database = Database::open(&path).await.expect("brought up to date");
+    for (user, others) in [(0, 1), (1, 2)] {
+        let scope = Scope::Of(contract::user(user), Visibility::Shared);
+        let all = ThingFilter::default();
+        let things = database.things(&all, scope, Page::default());
+        assert_eq!(things.await.expect("read").total, others, "for user {user}");
     }
 }
 

@@ -87,6 +87,23 @@ pub(crate) enum Of {
     Channel(u8),
 }
 
+/// Few have most members: so some is shared by one alone, some by several.
+fn a_channel() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => 0..3_u8, 1 => 0..CHANNELS]
+}
+
+/// All that is shared with each user.
+fn shared() -> impl Iterator<Item = Asked> {
+    (0..3_u8).map(|user| Asked {
+        status: StatusFilter::Enabled,
+        name: None,
+        tag: None,
+        owner: None,
+        metadata: 0,
+        of: Of::User(user, Visibility::Shared),
+    })
+}
+
 fn a_step() -> impl Strategy<Value = Step> {
     let tags = || prop::collection::vec(0..3_u8, 0..3);
     let made = (
@@ -118,15 +135,15 @@ fn a_step() -> impl Strategy<Value = Step> {
             1 => (0..3_u8).prop_map(Who::User),
         ]
     };
-    let policy = (who(), 0..CHANNELS, any::<bool>());
+    let policy = (who(), a_channel(), any::<bool>());
     prop_oneof![
         3 => prop::collection::vec(made, 1..20).prop_map(Step::Make),
         8 => (0..60_usize, changed).prop_map(|(n, changed)| Step::Change(n, changed)),
-        2 => (0..CHANNELS, any::<bool>()).prop_map(|(n, is_on)| Step::Channel(n, is_on)),
+        2 => (a_channel(), any::<bool>()).prop_map(|(n, is_on)| Step::Channel(n, is_on)),
         1 => (0..CHANNELS, any::<bool>()).prop_map(|(n, is_on)| Step::Switch(n, is_on)),
         1 => (0..CHANNELS, 0..METADATA.len()).prop_map(|(n, it)| Step::Describe(n, it)),
         4 => prop::collection::vec(policy, 1..20).prop_map(Step::Allow),
-        1 => (who(), 0..CHANNELS).prop_map(|(who, n)| Step::Forbid(who, n)),
+        1 => (who(), a_channel()).prop_map(|(who, n)| Step::Forbid(who, n)),
     ]
 }
 
@@ -372,7 +389,8 @@ async fn hold(database: &Database, steps: &[Step], asked: &[Asked]) {
     let memory = memory();
     take(&memory, steps).await;
     take(database, steps).await;
-    for asked in asked {
+    for asked in asked.iter().cloned().chain(shared()) {
+        let asked = &asked;
         let mut offset = 0;
         loop {
             let page = Page { offset, limit: 3 };
@@ -408,7 +426,7 @@ fn is_little(steps: &[Step]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn sqlite_lists_what_memory_does(
