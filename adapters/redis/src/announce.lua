@@ -30,7 +30,7 @@ local guard = redis.pcall('HSET', KEYS[2], ARGV[3], known)
 if type(guard) == 'table' and guard.err then
   return {known, guard.err, whole and 1 or 0, 0, 0}
 end
-local instance, part, most, extended = ARGV[1], KEYS[4], ARGV[5], ARGV[7] == '1'
+local instance, part, extended = ARGV[1], KEYS[4], ARGV[7] == '1'
 local guarded = ARGV[6] == '1' and ARGV[3]
 local ahead, slack = tonumber(ARGV[8]), tonumber(ARGV[9])
 local appended, closed = 0, 0
@@ -51,7 +51,7 @@ while i < #ARGV do
     end
     local leaves, announced = #row < 2, true
     if not leaves then
-      if client ~= '' and arrive(instance, session, client, ahead, slack, most, extended) then
+      if client ~= '' and arrive(instance, session, client, ahead, slack, extended) then
         closed = closed + 1
       end
     else
@@ -71,7 +71,7 @@ while i < #ARGV do
       end
     end
     if announced then
-      local entry, is_new = append(most, guarded, ARGV[i], first, last)
+      local entry, is_new = append(guarded, ARGV[i], first, last)
       if type(entry) == 'table' then
         -- The stream has had its last possible entry.
         return entry
@@ -101,4 +101,7 @@ if id then
   end
 end
 store_left()
+if appended > 0 then
+  trim(ARGV[5])
+end
 return {known, '', whole and 1 or 0, appended, closed}

@@ -32,16 +32,11 @@ local function numbers(id)
   return tonumber(time), tonumber(number)
 end
 
--- Appends ARGV[first] to ARGV[last]; `most` entries stay in the stream (0: all). With a producer, what it has appended
--- at this position stays as it is. Returns the id of the entry, and whether it is new; or an error.
-local function append(most, producer, position, first, last)
+-- Appends ARGV[first] to ARGV[last]. With a producer, what it has appended at this position stays as it is. Returns the
+-- id of the entry, and whether it is new; or an error.
+local function append(producer, position, first, last)
   if not producer then
-    local id
-    if most == '0' then
-      id = redis.pcall('XADD', KEYS[1], '*', unpack(ARGV, first, last))
-    else
-      id = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', most, '*', unpack(ARGV, first, last))
-    end
+    local id = redis.pcall('XADD', KEYS[1], '*', unpack(ARGV, first, last))
     return id, type(id) == 'string'
   end
   if not latest_time then
@@ -51,12 +46,7 @@ local function append(most, producer, position, first, last)
     end
     latest_time, latest_number = numbers(entry and entry[1] or '0-0')
   end
-  local id
-  if most == '0' then
-    id = redis.pcall('XADD', KEYS[1], 'IDMP', producer, position, '*', unpack(ARGV, first, last))
-  else
-    id = redis.pcall('XADD', KEYS[1], 'IDMP', producer, position, 'MAXLEN', '~', most, '*', unpack(ARGV, first, last))
-  end
+  local id = redis.pcall('XADD', KEYS[1], 'IDMP', producer, position, '*', unpack(ARGV, first, last))
   if type(id) == 'table' then
     return id, false
   end
@@ -68,3 +58,9 @@ local function append(most, producer, position, first, last)
   return id, true
 end
 
+-- Once for all that were appended: with each entry it would cost as much as the entry. `most` entries stay (0: all).
+local function trim(most)
+  if most ~= '0' then
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', most)
+  end
+end

@@ -36,7 +36,7 @@ local function moment(session, ahead)
 end
 
 -- Closes a session of another instance at a moment, as that one would have, by its own clock.
-local function oust(instance, session, row, known, at, most, extended)
+local function oust(instance, session, row, known, at, extended)
   local part, record = base .. 'roll:' .. instance, base .. 'instance:' .. instance
   local ousted = base .. 'ousted:' .. instance
   local ok, said = pcall(cjson.decode, row)
@@ -58,12 +58,7 @@ local function oust(instance, session, row, known, at, most, extended)
       event[#event + 1] = field
     end
   end
-  local id
-  if most == '0' then
-    id = call('XADD', KEYS[1], '*', unpack(event))
-  else
-    id = call('XADD', KEYS[1], 'MAXLEN', '~', most, '*', unpack(event))
-  end
+  local id = call('XADD', KEYS[1], '*', unpack(event))
   call('HSET', record, 'at', at)
   if whole then
     call('HSET', base .. 'roll', instance, id)
@@ -80,7 +75,7 @@ local gave_way = false
 -- A session takes the place of its client. Who has it on another instance is closed; but if that one has surely come later
 -- (clocks may be wrong by `slack`), or the session was here before (no `slack`), the session itself is to end. Returns
 -- whether another was closed.
-local function arrive(instance, session, client, ahead, slack, most, extended)
+local function arrive(instance, session, client, ahead, slack, extended)
   local place = session .. ' ' .. instance
   if call('HSETNX', clients, client, place) == 1 then
     return false
@@ -100,7 +95,7 @@ local function arrive(instance, session, client, ahead, slack, most, extended)
         gave_way = true
         return false
       end
-      closed = oust(holder, other, row, known, mine, most, extended)
+      closed = oust(holder, other, row, known, mine, extended)
     end
   end
   call('HSET', clients, client, place)

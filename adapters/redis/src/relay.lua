@@ -17,7 +17,7 @@ local i = 5
 while i < #ARGV do
   local last = i + 1 + ARGV[i + 1]
   if tonumber(ARGV[i]) > tonumber(known) then
-    local reply, is_new = append(ARGV[3], guarded, ARGV[i], i + 2, last)
+    local reply, is_new = append(guarded, ARGV[i], i + 2, last)
     if type(reply) == 'table' and reply.err then
       failure = reply.err
       break
@@ -29,5 +29,6 @@ while i < #ARGV do
 end
 if known ~= before then
   redis.call('HSET', KEYS[2], ARGV[1], known)
+  trim(ARGV[3])
 end
 return {known, failure, appended}

@@ -29,7 +29,7 @@ while i < #ARGV do
   local ousted = redis.call('HGET', KEYS[5], session)
   if ousted ~= 'closed' and redis.call('HSETNX', KEYS[3], session, row) == 1 then
     if client ~= '' then
-      arrive(ARGV[1], session, client, tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[3], ARGV[4] == '1')
+      arrive(ARGV[1], session, client, tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[4] == '1')
     end
     local id
     if ARGV[3] == '0' then
