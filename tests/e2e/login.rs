@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::users::{mails, token_of};
+use crate::resets::{mails, token_of};
 use crate::world::{World, wait_for};
 
 /// Runs a command as somebody whose settings are in a folder of the test, without the token of the data folder.

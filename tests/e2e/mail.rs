@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 use serde_json::{Value, json};
 
 use crate::authority::{Authority, Pair};
+use crate::resets::token_of;
 use crate::rest::send;
-use crate::users::token_of;
 use crate::world::{PATIENCE, World, wait_for};
 
 const PASSWORD: &str = "the password of the postman";

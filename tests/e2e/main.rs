@@ -24,6 +24,7 @@ mod following;
 #[path = "../golden/golden.rs"]
 mod golden;
 mod groups;
+mod hearing;
 mod identifiers;
 mod journal;
 mod kick;
@@ -56,6 +57,7 @@ mod reflection;
 mod relay;
 mod remains;
 mod replay;
+mod resets;
 mod rest;
 mod retained;
 mod revocation;

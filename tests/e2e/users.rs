@@ -1,23 +1,23 @@
-//! Users: made, changed, shut out; signed in, and in again with a mail.
+//! Users: made, changed, shut out; signed in, and in again.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::resets::{mails, token_of};
 use crate::rest::{Answer, send};
 use crate::world::{World, wait_for};
 
 /// Somebody with a token, or nobody, at a service.
-struct Somebody<'a> {
+pub(crate) struct Somebody<'a> {
     world: &'a World,
     listener: &'static str,
     token: Option<String>,
 }
 
 impl<'a> Somebody<'a> {
-    const fn nobody(world: &'a World) -> Self {
+    pub(crate) const fn nobody(world: &'a World) -> Self {
         Self {
             world,
             listener: "http.users",
@@ -42,11 +42,11 @@ impl<'a> Somebody<'a> {
         self
     }
 
-    fn ask(&self, what: &str, body: &Value) -> Answer {
+    pub(crate) fn ask(&self, what: &str, body: &Value) -> Answer {
         self.ask_from("http://localhost", what, body)
     }
 
-    fn ask_from(&self, referer: &str, what: &str, body: &Value) -> Answer {
+    pub(crate) fn ask_from(&self, referer: &str, what: &str, body: &Value) -> Answer {
         self.world.secrets.add_from(body);
         let mut headers = vec!["Content-Type: application/json".to_owned()];
         if let Some(token) = &self.token {
@@ -64,7 +64,7 @@ impl<'a> Somebody<'a> {
         send(address, what, &headers, body.as_bytes())
     }
 
-    fn expect(&self, status: u16, what: &str, body: &Value) -> Value {
+    pub(crate) fn expect(&self, status: u16, what: &str, body: &Value) -> Value {
         let answer = self.ask(what, body);
         assert_eq!(answer.status, status, "{what} {body}: {answer:?}");
         serde_json::from_str(&answer.body).unwrap_or_default()
@@ -74,7 +74,7 @@ impl<'a> Somebody<'a> {
         self.expect(200, &format!("GET {what}"), &Value::Null)
     }
 
-    fn register(&self, identity: &str, secret: &str) -> String {
+    pub(crate) fn register(&self, identity: &str, secret: &str) -> String {
         let credentials = json!({ "identity": identity, "secret": secret });
         let new = json!({ "name": identity, "credentials": credentials });
         text(&self.expect(201, "POST /users", &new)["id"])
@@ -86,7 +86,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Access and refresh token of a new login.
-fn sign_in(world: &World, identity: &str, secret: &str) -> [String; 2] {
+pub(crate) fn sign_in(world: &World, identity: &str, secret: &str) -> [String; 2] {
     let login = json!({ "identity": identity, "secret": secret });
     let pair = Somebody::nobody(world).expect(201, "POST /users/tokens/issue", &login);
     assert_eq!(pair["access_type"], "Bearer");
@@ -105,7 +105,7 @@ fn refresh(world: &World, token: &str) -> Answer {
     Somebody::with(world, token).ask("POST /users/tokens/refresh", &Value::Null)
 }
 
-fn is_known(world: &World, token: &str) -> bool {
+pub(crate) fn is_known(world: &World, token: &str) -> bool {
     let answer = Somebody::with(world, token).ask("GET /users/profile", &Value::Null);
     assert!(matches!(answer.status, 200 | 401), "{answer:?}");
     answer.status == 200
@@ -118,7 +118,7 @@ fn operations(world: &World) -> Vec<String> {
     operations.collect()
 }
 
-const PASSWORD: &str = "the first password";
+pub(crate) const PASSWORD: &str = "the first password";
 
 #[test]
 fn a_user_is_made_looked_at_and_changed() {
@@ -400,142 +400,6 @@ fn nobody_can_tell_a_wrong_password_from_a_user_that_there_is_not() {
     // Now not even the right one is looked at; others are not concerned.
     assert_eq!(login("ada@example.com", PASSWORD).status, 429);
     sign_in(&world, "bob@example.com", PASSWORD);
-}
-
-/// The mails that were written.
-pub(crate) fn mails(world: &World) -> Vec<String> {
-    mails_in(&world.folder())
-}
-
-/// The mails that a world in this folder has written.
-pub(crate) fn mails_in(folder: &Path) -> Vec<String> {
-    let Ok(files) = std::fs::read_dir(folder.join("data/mails")) else {
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|it| it == "eml"));
-    paths.sort();
-    let text = |path| std::fs::read_to_string(path).expect("text");
-    paths.into_iter().map(text).collect()
-}
-
-pub(crate) fn token_of(world: &World, mail: &str) -> String {
-    let token = token_in(mail);
-    world.secrets.add(&*token);
-    token
-}
-
-/// The token in the link of a mail.
-pub(crate) fn token_in(mail: &str) -> String {
-    let text = mail.replace("=\r\n", "").replace("=3D", "=");
-    let (_, rest) = text.split_once("?token=").expect("a link");
-    rest.split_whitespace().next().expect("a token").to_owned()
-}
-
-fn reset(world: &World, token: &str, password: &str) -> u16 {
-    let body = json!({ "token": token, "password": password, "confirm_password": password });
-    let answer = Somebody::nobody(world).ask("PUT /password/reset", &body);
-    assert_eq!(answer.status == 201, answer.body == "{}", "{answer:?}");
-    answer.status
-}
-
-/// While no mail can be sent, the server ends as the power does.
-#[test]
-fn a_reset_outlives_a_crash_before_its_mail_is_sent() {
-    let mut world = World::with(&[
-        ("ROLLCALL_MAIL__HOST", "127.0.0.1"),
-        ("ROLLCALL_MAIL__PORT", "1"),
-        ("ROLLCALL_MAIL__ENCRYPTION", "none"),
-    ]);
-    let nobody = Somebody::nobody(&world);
-    nobody.register("ada@example.com", PASSWORD);
-    let [access, _] = sign_in(&world, "ada@example.com", PASSWORD);
-    let email = json!({ "email": "ada@example.com" });
-    nobody.expect(201, "POST /password/reset-request", &email);
-    wait_for("an attempt", || {
-        (world.counter("rollcall_mails_total", "deferred") > 0.0).then_some(())
-    });
-    world.end("KILL");
-    world.set("ROLLCALL_MAIL__HOST", "");
-    world.run();
-    let mail = wait_for("a mail", || mails(&world).pop());
-    assert!(mail.contains("To: ada@example.com"), "{mail}");
-    let token = token_of(&world, &mail);
-    assert!(is_known(&world, &access));
-    assert_eq!(reset(&world, &token, &"x".repeat(1_025)), 400);
-    assert_eq!(reset(&world, &token, "another password"), 201);
-    assert_eq!(reset(&world, &token, "a third password"), 401, "used up");
-    assert!(!is_known(&world, &access), "all logins end");
-    sign_in(&world, "ada@example.com", "another password");
-
-    let events = world.stream("users");
-    let of = |operation: &str| {
-        let mut events = events
-            .iter()
-            .filter(|event| event["operation"] == operation);
-        let first = events.next().unwrap_or_else(|| panic!("no {operation}"));
-        assert_eq!(events.count(), 0, "{operation}");
-        first
-    };
-    let asked = of("user.generate_reset_token");
-    assert_eq!(
-        (&*asked["email"], &*asked["host"]),
-        ("ada@example.com", "http://localhost")
-    );
-    let sent = of("user.send_password_reset");
-    assert_eq!(
-        (&*sent["email"], &*sent["host"]),
-        ("ada@example.com", "http://localhost")
-    );
-    assert_eq!(sent["user"], "ada@example.com");
-    let done = of("user.reset_secret");
-    assert_eq!(
-        (&done["id"], &*done["identity"]),
-        (&done["updated_by"], "ada@example.com")
-    );
-}
-
-#[test]
-fn nobody_is_told_who_has_an_account_nor_says_where_links_lead() {
-    let world = World::start();
-    let nobody = Somebody::nobody(&world);
-    nobody.register("ada@example.com", PASSWORD);
-    let ask = |email: &str, referer: &str| {
-        let body = json!({ "email": email });
-        let answer = nobody.ask_from(referer, "POST /password/reset-request", &body);
-        (answer.status, answer.body)
-    };
-    for referer in [
-        "",
-        "http://evil.example.com",
-        "http://localhost.evil.example.com",
-        "http://localhost:80@evil.example.com",
-        "https://localhost",
-    ] {
-        assert_eq!(ask("ada@example.com", referer).0, 400, "{referer}");
-    }
-    let known = ask("ada@example.com", "http://localhost:9095/login");
-    assert_eq!(known.0, 201);
-    assert_eq!(ask("eve@example.com", "http://localhost"), known);
-    let mail = wait_for("a mail", || mails(&world).pop());
-    token_of(&world, &mail);
-    assert!(
-        mail.contains("http://localhost:9095/login/reset-request"),
-        "{mail}"
-    );
-    // Nobody's mailbox is filled, known or not.
-    for email in ["ada@example.com", "eve@example.com"] {
-        assert_eq!(ask(email, "http://localhost").0, 201);
-        assert_eq!(ask(email, "http://localhost").0, 201);
-        assert_eq!(ask(email, "http://localhost").0, 429);
-    }
-    let all = wait_for("mails", || Some(mails(&world)).filter(|it| it.len() == 3));
-    for mail in all {
-        assert!(!mail.contains("eve@example.com"), "{mail}");
-        token_of(&world, &mail);
-    }
-    let token = "a token that nobody was given, at all";
-    assert_eq!(reset(&world, token, "another password"), 401);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod attempts;
 mod before;
 mod bootstrap;
 mod groups;
+mod heard;
 mod lists;
 mod log;
 mod metadata;
@@ -147,11 +148,7 @@ mod of_users {
 }
 
 mod of_configurations {
-    use rollcall_domain::memory::{Configs, Events};
-
-    fn memory() -> Configs {
-        Configs::new(Events::default())
-    }
+    use crate::bootstrap::memory;
 
     held_to! {
         bootstrap::{
@@ -160,12 +157,22 @@ mod of_configurations {
             a_change_is_of_what_it_names_and_of_one_revision,
             channels_are_shared_and_forgotten_when_nobody_has_them,
             a_list_has_what_its_filter_says,
+            newer_copies_of_channels_are_announced_before_what_brings_them,
+        },
+        memory: memory
+    }
+}
+
+mod of_entries_that_are_heard {
+    use crate::bootstrap::memory;
+
+    held_to! {
+        heard::{
             an_entry_is_heard_once_and_in_turn,
             what_is_heard_changes_what_is_older,
             what_was_set_aside_is_listed_and_taken_up_once,
             what_comes_at_one_time_is_as_if_one_came_after_the_other,
             what_is_heard_is_announced_if_it_changes_something,
-            newer_copies_of_channels_are_announced_before_what_brings_them,
         },
         memory: memory
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Edge, Outcome, Player, Who, text};
-use crate::users::{mails_in, token_in};
+use crate::resets::{mails_in, token_in};
 
 /// Somebody who signs in, as far as it is known with what.
 #[derive(Default)]
