@@ -7,6 +7,7 @@
 mod claim;
 mod group;
 pub mod look;
+mod metrics;
 mod roll;
 mod tail;
 #[cfg(test)]

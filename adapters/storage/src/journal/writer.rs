@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
 use rollcall_domain::identity::{SessionId, Timestamp};
 use rollcall_domain::presence::{Arrivals, Change, Farewell, Kept, Presence, Session};
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::metrics::Metrics;
 use super::roll::{Recovered, cost};
 use super::{Config, Shared, WhenFull, group};
 
@@ -58,80 +55,6 @@ pub(super) struct Writer {
     /// Sessions to be announced again, and whom to tell.
     again: VecDeque<(Vec<SessionId>, oneshot::Sender<()>)>,
     metrics: Metrics,
-}
-
-struct Metrics {
-    /// Of what is offered, this waits, and the next four tell the rest.
-    offered: Counter,
-    waiting: Gauge,
-    events: Counter,
-    refused: Counter,
-    failed: Counter,
-    moot: Counter,
-    dropped: Counter,
-    failures: Counter,
-    bytes: Gauge,
-    online: Gauge,
-    commit: Histogram,
-}
-
-impl Metrics {
-    fn new() -> Self {
-        describe_counter!(
-            "rollcall_journal_events_offered_total",
-            "Events that came to the journal: the sum of committed (rollcall_journal_events_total), refused, failed, moot and \
-             waiting ones"
-        );
-        describe_gauge!(
-            "rollcall_journal_events_waiting",
-            "Events that are to be committed"
-        );
-        describe_counter!(
-            "rollcall_journal_events_failed_total",
-            "Events given up, arrivals all but always, since the file could not be written"
-        );
-        describe_counter!(
-            "rollcall_journal_events_moot_total",
-            "Departures of sessions that were not on the roll: their arrivals were refused"
-        );
-        describe_counter!("rollcall_journal_events_total", "Events committed");
-        describe_counter!(
-            "rollcall_journal_arrivals_refused_total",
-            "Arrivals refused because the journal was full"
-        );
-        describe_counter!(
-            "rollcall_journal_events_dropped_total",
-            "Events that made room for newer ones before they were relayed"
-        );
-        describe_counter!("rollcall_journal_failures_total", "Commits that failed");
-        describe_gauge!("rollcall_journal_bytes", "Bytes of events that are kept");
-        describe_gauge!("rollcall_sessions_online", "Sessions on the roll");
-        describe_histogram!("rollcall_journal_commit_seconds", "How long commits took");
-        Self {
-            offered: counter!("rollcall_journal_events_offered_total"),
-            waiting: gauge!("rollcall_journal_events_waiting"),
-            failed: counter!("rollcall_journal_events_failed_total"),
-            moot: counter!("rollcall_journal_events_moot_total"),
-            events: counter!("rollcall_journal_events_total"),
-            refused: counter!("rollcall_journal_arrivals_refused_total"),
-            dropped: counter!("rollcall_journal_events_dropped_total"),
-            failures: counter!("rollcall_journal_failures_total"),
-            bytes: gauge!("rollcall_journal_bytes"),
-            online: gauge!("rollcall_sessions_online"),
-            commit: histogram!("rollcall_journal_commit_seconds"),
-        }
-    }
-
-    fn offered(&self, events: usize) {
-        self.offered.increment(events as u64);
-        self.waiting.increment(events as f64);
-    }
-
-    /// What waited has come to this.
-    fn settled(&self, outcome: &Counter, events: usize) {
-        outcome.increment(events as u64);
-        self.waiting.decrement(events as f64);
-    }
 }
 
 /// What one commit is to keep.
