@@ -5,6 +5,7 @@ mod exclude;
 use std::borrow::Cow;
 use std::fmt::Display;
 
+use crate::entity::Update;
 use crate::identity::{Timestamp, UserId};
 use crate::listing::Visibility;
 use crate::presence::{Change, Presence};
@@ -102,13 +103,21 @@ pub fn list<T: AsRef<str>>(words: &[T]) -> String {
 /// Whose entities were listed. The platform has one word for the caller, whose list it is.
 #[must_use]
 pub fn whose(owner: Option<UserId>, visibility: Visibility) -> [(&'static str, String); 2] {
-    let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
+    let owner = text(owner);
     let (owner, shared_by) = match visibility {
         Visibility::Mine => ("mine".to_owned(), ""),
         Visibility::Shared => (owner, "mine"),
         Visibility::All => (owner, ""),
     };
     [("owner", owner), ("sharedBy", shared_by.to_owned())]
+}
+
+/// The tags of something, if it has any.
+pub(crate) fn tags(tags: &[String]) -> String {
+    match tags {
+        [] => String::new(),
+        tags => list(tags),
+    }
 }
 
 /// Metadata as compact JSON with sorted keys, safe to be put into a page.
@@ -118,6 +127,19 @@ pub fn json(metadata: &serde_json::Map<String, serde_json::Value>) -> String {
     text.replace('<', "\\u003c")
         .replace('>', "\\u003e")
         .replace('&', "\\u0026")
+}
+
+/// When something was changed last, and by whom; empty if it never was.
+pub(crate) fn updated(update: Option<Update>) -> [(&'static str, String); 2] {
+    [
+        ("updated_at", text(update.map(|it| it.at.rfc3339()))),
+        ("updated_by", text(update.map(|it| it.by))),
+    ]
+}
+
+/// Empty for what is not there, so that the event does not have it.
+pub(crate) fn text(value: Option<impl Display>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
 /// The fields of `mainflux.mqtt`: exactly four, or those that tell the session, too, when `extended`.

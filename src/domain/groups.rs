@@ -1,7 +1,7 @@
 //! Groups: of users, and of things (those are called channels). What they are, who may do what on them, and
 //! where they are kept.
 
-mod events;
+pub(crate) mod events;
 mod filter;
 mod policy;
 mod service;
@@ -13,12 +13,13 @@ use std::hash::Hash;
 
 use crate::caller::Caller;
 use crate::entity::{self, Metadata, Status, Update};
+use crate::event::Stream;
 use crate::identity::{ChannelId, GroupId, Timestamp, UserId};
 use crate::refusal::Refusal;
 
-pub use filter::{Direction, GroupFilter, PolicyFilter, Seen, Tree};
+pub use filter::{Direction, GroupFilter, GroupQuery, PolicyFilter, Seen, Tree};
 pub use policy::{Policy, Standing, Subject};
-pub use service::{GroupQuery, Groups, People, Person};
+pub use service::{Groups, People, Person};
 pub use store::{GroupStore, PolicyStore, Tell};
 
 /// The id of a group, which tells of what kind it is.
@@ -27,6 +28,8 @@ pub trait GroupKey:
 {
     /// As refusals name it.
     const WHAT: &'static str;
+    /// Where they, and policies on them, are announced.
+    const STREAM: Stream;
 
     fn generate() -> Self;
     fn from_bytes(bytes: [u8; 16]) -> Self;
@@ -34,9 +37,10 @@ pub trait GroupKey:
 }
 
 macro_rules! group_key {
-    ($id:ident, $what:literal) => {
+    ($id:ident, $what:literal, $stream:ident) => {
         impl GroupKey for $id {
             const WHAT: &'static str = $what;
+            const STREAM: Stream = Stream::$stream;
 
             fn generate() -> Self {
                 Self::generate()
@@ -53,8 +57,8 @@ macro_rules! group_key {
     };
 }
 
-group_key!(GroupId, "group");
-group_key!(ChannelId, "channel");
+group_key!(GroupId, "group", Users);
+group_key!(ChannelId, "channel", Things);
 
 /// The deepest level of a tree; a group without a parent is on level 0.
 pub const MAX_LEVEL: usize = 5;

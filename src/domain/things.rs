@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::access::Revocations;
 use crate::caller::{Caller, Identities};
 use crate::event::Event;
-use crate::groups::{Group, GroupStore, NewGroup, PolicyStore, Subject};
+use crate::groups::{Group, GroupQuery, GroupStore, NewGroup, PolicyStore, Subject};
 use crate::identity::{ChannelId, ThingId};
 use crate::policies::Action;
 use crate::refusal::Refusal;
@@ -25,7 +25,6 @@ use crate::vault::KeyKeeper;
 pub use crate::entity::Status;
 pub use crate::listing::{Listing, Page};
 pub use authority::EntityType;
-pub use channels::ChannelQuery;
 pub use heard::{heard, occurred_at};
 pub use model::{
     Actions, Created, NewThing, Scope, Shown, Thing, ThingChange, ThingFilter, ThingStore,
@@ -39,6 +38,7 @@ const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 8..=1_024;
 /// A group of things: what topics begin with.
 pub type Channel = Group<ChannelId>;
 pub type NewChannel = NewGroup<ChannelId>;
+pub type ChannelQuery = GroupQuery<ChannelId>;
 /// What a thing may do on a channel; or a user, which is called external.
 pub type Policy = crate::groups::Policy<ChannelId>;
 

@@ -8,7 +8,6 @@ use rollcall_domain::bootstrap::{
     Asker, Bootstrap, Certificates, ChannelCopy, Config, Filter, NewConfig, Provision, State,
 };
 use rollcall_domain::caller::Identities;
-use rollcall_domain::event;
 use rollcall_domain::identity::Secret;
 use rollcall_domain::listing::Page;
 use rollcall_domain::origin::{Proxies, network};
@@ -16,7 +15,8 @@ use tonic::{Request, Response, Status};
 
 use crate::bootstrap_api as api;
 use crate::caller::{caller, token};
-use crate::status::{parse, parse_all, refusal};
+use crate::status::refusal;
+use crate::words::{given, json, optional, parse, parse_all};
 
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -71,12 +71,8 @@ impl api::bootstrap_server::Bootstrap for Service {
     ) -> Result<Response<api::AddConfigResponse>, Status> {
         let asker = self.asker(&request).await?;
         let asked = request.into_inner();
-        let thing = match &*asked.thing_id {
-            "" => None,
-            id => Some(parse("thing_id", id)?),
-        };
         let new = NewConfig {
-            thing,
+            thing: given("thing_id", &asked.thing_id)?,
             external_id: asked.external_id,
             external_key: Secret::new(asked.external_key),
             name: asked.name,
@@ -105,11 +101,10 @@ impl api::bootstrap_server::Bootstrap for Service {
     ) -> Result<Response<api::ListConfigsResponse>, Status> {
         let asker = self.asker(&request).await?;
         let asked = request.into_inner();
-        let thing = asked.thing_id.map(|id| parse("thing_id", &id));
         let filter = Filter {
             state: asked.state.map(state).transpose()?,
             external_id: asked.external_id,
-            thing: thing.transpose()?,
+            thing: optional("thing_id", asked.thing_id.as_deref())?,
             thing_key: asked.thing_key.map(Secret::new),
             name: asked.name,
         };
@@ -246,7 +241,7 @@ fn channel(copy: ChannelCopy) -> api::Channel {
     api::Channel {
         id: copy.id.to_string(),
         name: copy.name,
-        metadata: event::json(&copy.metadata),
+        metadata: json(copy.metadata),
     }
 }
 

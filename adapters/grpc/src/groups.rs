@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use rollcall_domain::caller::{Caller, Identities};
 use rollcall_domain::entity::Status as State;
-use rollcall_domain::groups::{Details, Direction, Group, GroupQuery, Groups, NewGroup};
+use rollcall_domain::groups::{Direction, Group, Groups, NewGroup};
 use rollcall_domain::identity::GroupId;
-use rollcall_domain::listing::{Listing, Page};
+use rollcall_domain::listing::Listing;
 use rollcall_domain::users::UserFilter;
 use tonic::{Request, Response, Status};
 
 use crate::caller::caller;
-use crate::status::{self, metadata, parse};
+use crate::status;
 use crate::users::user;
 use crate::users_api as api;
+use crate::words::{change, chosen, given, group, metadata, page, parse, query, wanted};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -71,7 +72,7 @@ impl api::groups_server::Groups for Service {
             name: asked.name,
             description: asked.description,
             metadata: metadata(&asked.metadata)?,
-            status: given("status", &asked.status)?.unwrap_or_default(),
+            status: chosen("status", &asked.status)?,
         };
         let made = self.groups.create(&caller, new).await;
         Ok(Response::new(group(made.map_err(status::refusal)?)))
@@ -86,13 +87,7 @@ impl api::groups_server::Groups for Service {
 
     async fn update_group(&self, request: Request<api::UpdateGroupRequest>) -> Answer<api::Group> {
         let caller = self.caller(&request).await?;
-        let asked = request.into_inner();
-        let id = parse("id", &asked.id)?;
-        let details = Details {
-            name: asked.name,
-            description: asked.description,
-            metadata: asked.metadata.as_deref().map(metadata).transpose()?,
-        };
+        let (id, details) = change(request.into_inner())?;
         let changed = self.groups.update(&caller, id, &details).await;
         Ok(Response::new(group(changed.map_err(status::refusal)?)))
     }
@@ -130,11 +125,11 @@ impl api::groups_server::Groups for Service {
         let asked = request.into_inner();
         let group = parse("group_id", &asked.group_id)?;
         let filter = UserFilter {
-            status: given("status", &asked.status)?.unwrap_or_default(),
+            status: chosen("status", &asked.status)?,
             name: asked.name,
             identity: asked.identity,
             tag: asked.tag,
-            metadata: Some(metadata(&asked.metadata)?).filter(|wanted| !wanted.is_empty()),
+            metadata: wanted(&asked.metadata)?,
             ..UserFilter::default()
         };
         let page = page(asked.page);
@@ -172,66 +167,6 @@ impl api::groups_server::Groups for Service {
         let caller = self.caller(&request).await?;
         let id = &request.get_ref().id;
         self.set_status(&caller, id, State::Disabled).await
-    }
-}
-
-/// Empty text is none.
-fn given<T>(field: &'static str, text: &str) -> Result<Option<T>, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    match text {
-        "" => Ok(None),
-        text => parse(field, text).map(Some),
-    }
-}
-
-fn optional<T>(field: &'static str, text: Option<&str>) -> Result<Option<T>, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    text.map(|text| parse(field, text)).transpose()
-}
-
-/// A limit of 0 is none given.
-fn page(page: Option<api::Page>) -> Page {
-    let usual = Page::default();
-    let page = page.unwrap_or_default();
-    Page {
-        offset: page.offset,
-        limit: match page.limit {
-            0 => usual.limit,
-            limit => limit,
-        },
-    }
-}
-
-fn query(filter: Option<api::GroupFilter>) -> Result<GroupQuery, Status> {
-    let filter = filter.unwrap_or_default();
-    let wanted = metadata(&filter.metadata)?;
-    Ok(GroupQuery {
-        status: given("status", &filter.status)?.unwrap_or_default(),
-        name: filter.name,
-        owner: optional("owner", filter.owner.as_deref())?,
-        metadata: (!wanted.is_empty()).then_some(wanted),
-        parent: optional("parent", filter.parent.as_deref())?,
-        visibility: given("visibility", &filter.visibility)?.unwrap_or_default(),
-    })
-}
-
-fn group(group: Group<GroupId>) -> api::Group {
-    api::Group {
-        id: group.id.to_string(),
-        owner: group.owner.to_string(),
-        parent: group.parent().map(|id| id.to_string()),
-        path: group.path().iter().map(ToString::to_string).collect(),
-        name: group.name,
-        description: group.description,
-        metadata: rollcall_domain::event::json(&group.metadata),
-        status: group.status.as_str().into(),
-        created_at: group.created_at.0,
-        updated_at: group.update.map(|update| update.at.0),
-        updated_by: group.update.map(|update| update.by.to_string()),
     }
 }
 

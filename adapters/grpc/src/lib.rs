@@ -18,6 +18,7 @@ mod status;
 mod things;
 mod user_auth;
 mod users;
+mod words;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -61,9 +62,15 @@ pub mod api {
     tonic::include_proto!("rollcall.v1");
 }
 
-/// The messages of `rollcall.things.v1`.
+/// The messages of `rollcall.things.v1`. Those that users have too are the same types (`build.rs`).
 pub mod things_api {
     tonic::include_proto!("rollcall.things.v1");
+
+    pub use crate::users_api::{
+        Group as Channel, GroupFilter as ChannelFilter,
+        ListRelatedGroupsRequest as ListRelatedChannelsRequest, Page,
+        UpdateGroupRequest as UpdateChannelRequest,
+    };
 }
 
 /// The messages of `rollcall.users.v1`.

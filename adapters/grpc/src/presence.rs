@@ -14,7 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::api::kick_request;
-use crate::status::{parse, refusal};
+use crate::status::refusal;
+use crate::words::parse;
 use crate::{Front, api};
 
 /// Sessions or events of one message.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use rollcall_domain::access::AuthorityError;
-use rollcall_domain::entity::Metadata;
 use rollcall_domain::refusal::Refusal;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -46,31 +45,6 @@ pub(crate) fn refusal(refusal: Refusal) -> Status {
 pub(crate) fn is_about_credentials(status: &Status) -> bool {
     let info = status.get_details_error_info();
     info.is_some_and(|it| it.reason == WRONG_CREDENTIALS)
-}
-
-/// Something else than one of its words, or an id that is none.
-pub(crate) fn parse<T>(field: &'static str, text: &str) -> Result<T, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    let wrong = |error: T::Err| refusal(Refusal::invalid(field, error.to_string()));
-    text.parse().map_err(wrong)
-}
-
-pub(crate) fn parse_all<T>(field: &'static str, texts: &[String]) -> Result<Vec<T>, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    texts.iter().map(|text| parse(field, text)).collect()
-}
-
-/// Metadata, which goes as the text of a JSON object; none is an empty one.
-pub(crate) fn metadata(text: &str) -> Result<Metadata, Status> {
-    if text.is_empty() {
-        return Ok(Metadata::new());
-    }
-    let wrong = |_| refusal(Refusal::invalid("metadata", "must be a JSON object"));
-    serde_json::from_str(text).map_err(wrong)
 }
 
 /// `denied` is what the service says of someone it does not know or does not let.
@@ -145,17 +119,5 @@ mod tests {
         let info = status.get_details_error_info().expect("details");
         assert_eq!(info.metadata["what"], "id");
         assert_eq!(status.message(), "id is taken");
-    }
-
-    #[test]
-    fn metadata_is_an_object_or_nothing() {
-        assert!(metadata("").expect("none").is_empty());
-        assert_eq!(metadata("{\"a\":1}").expect("an object").len(), 1);
-        for wrong in ["[]", "1", "{", "null"] {
-            assert_eq!(
-                metadata(wrong).expect_err(wrong).code(),
-                Code::InvalidArgument
-            );
-        }
     }
 }

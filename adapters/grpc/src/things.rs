@@ -15,9 +15,10 @@ use rollcall_domain::things::{Created, Shown, Things};
 use tonic::{Request, Response, Status};
 
 use crate::caller::caller;
-use crate::status::{self, metadata, parse};
-use crate::things::words::{chosen, filter, key, new_thing, page, shown, thing};
+use crate::status;
+use crate::things::words::{filter, key, new_thing, shown, thing};
 use crate::things_api as api;
+use crate::words::{chosen, metadata, page, parse};
 
 /// All three services of the package.
 #[derive(Clone)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rollcall_domain::caller::{Caller, Identities};
 use rollcall_domain::entity::Status as State;
 use rollcall_domain::identity::Secret;
-use rollcall_domain::listing::Page;
 use rollcall_domain::users::{NewUser, TokenPair, User, UserFilter, Users};
 use tonic::{Request, Response, Status};
 
 use crate::caller::caller;
-use crate::status::{self, metadata, parse};
+use crate::status;
 use crate::users_api as api;
+use crate::words::{chosen, given, json, metadata, optional, page, parse, updated, wanted};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -52,7 +52,7 @@ impl api::users_server::Users for Service {
             identity: asked.identity,
             secret: Secret::new(asked.secret),
             metadata: metadata(&asked.metadata)?,
-            status: given("status", &asked.status)?.unwrap_or_default(),
+            status: chosen("status", &asked.status)?,
             admin: given::<Role>("role", &asked.role)?.is_some_and(|Role(admin)| admin),
         };
         let made = self.users.create(caller.as_ref(), new).await;
@@ -79,16 +79,13 @@ impl api::users_server::Users for Service {
         let caller = self.caller(&request).await?;
         let asked = request.into_inner();
         let filter = UserFilter {
-            status: given("status", &asked.status)?.unwrap_or_default(),
+            status: chosen("status", &asked.status)?,
             name: asked.name,
             identity: asked.identity,
             tag: asked.tag,
-            owner: match &asked.owner {
-                Some(owner) => Some(parse("owner", owner)?),
-                None => None,
-            },
-            metadata: Some(metadata(&asked.metadata)?).filter(|wanted| !wanted.is_empty()),
-            visibility: given("visibility", &asked.visibility)?.unwrap_or_default(),
+            owner: optional("owner", asked.owner.as_deref())?,
+            metadata: wanted(&asked.metadata)?,
+            visibility: chosen("visibility", &asked.visibility)?,
         };
         let listing = self.users.list(&caller, &filter, page(asked.page)).await;
         let listing = listing.map_err(status::refusal)?;
@@ -224,41 +221,20 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// Empty text is none.
-fn given<T: std::str::FromStr<Err: std::fmt::Display>>(
-    field: &'static str,
-    text: &str,
-) -> Result<Option<T>, Status> {
-    match text {
-        "" => Ok(None),
-        text => parse(field, text).map(Some),
-    }
-}
-
-fn page(page: Option<api::Page>) -> Page {
-    let usual = Page::default();
-    page.map_or(usual, |page| Page {
-        offset: page.offset,
-        limit: match page.limit {
-            0 => usual.limit,
-            limit => limit,
-        },
-    })
-}
-
 pub(crate) fn user(user: User) -> api::User {
+    let (updated_at, updated_by) = updated(user.update);
     api::User {
         id: user.id.to_string(),
         name: user.name,
         tags: user.tags,
         owner: user.owner.map(|owner| owner.to_string()),
         identity: user.identity,
-        metadata: serde_json::Value::Object(user.metadata).to_string(),
+        metadata: json(user.metadata),
         status: user.status.as_str().to_owned(),
         role: if user.admin { "admin" } else { "user" }.to_owned(),
         created_at: user.created_at.0,
-        updated_at: user.update.map(|update| update.at.0),
-        updated_by: user.update.map(|update| update.by.to_string()),
+        updated_at,
+        updated_by,
     }
 }
 

@@ -1,22 +1,21 @@
-//! What is announced of groups of users, and of policies on them: the stream `users`.
+//! What is announced of groups and of policies on them: in the stream `users`, of channels in `things`.
 
 use crate::caller::Question;
-use crate::entity::Update;
-use crate::event::{self, Event, Stream};
-use crate::identity::{GroupId, UserId};
+use crate::event::{self, Event, text, updated};
+use crate::identity::GroupId;
 use crate::listing::Page;
 use crate::users::UserFilter;
 
-use super::{Group, GroupQuery, Policy, PolicyFilter};
+use super::{Group, GroupKey, GroupQuery, Policy, PolicyFilter};
 
-type Fields = Vec<(&'static str, String)>;
+type Field = (&'static str, String);
 
-fn users(operation: &'static str, fields: Fields) -> Event {
-    Event::operation(Stream::Users, operation, fields)
+fn tell<I: GroupKey>(operation: &'static str, fields: Vec<Field>) -> Event {
+    Event::operation(I::STREAM, operation, fields)
 }
 
 /// A group as it is: made, looked at or changed.
-pub(super) fn group(operation: &'static str, group: &Group<GroupId>) -> Event {
+pub(crate) fn group<I: GroupKey>(operation: &'static str, group: &Group<I>) -> Event {
     let mut fields = vec![
         ("id", group.id.to_string()),
         ("owner", group.owner.to_string()),
@@ -28,38 +27,43 @@ pub(super) fn group(operation: &'static str, group: &Group<GroupId>) -> Event {
         ("status", group.status.as_str().into()),
     ];
     fields.extend(updated(group.update));
-    users(operation, fields)
+    tell::<I>(operation, fields)
 }
 
 /// A change of state: what the streams call removal.
-pub(super) fn removed(group: &Group<GroupId>) -> Event {
+pub(crate) fn removed<I: GroupKey>(operation: &'static str, group: &Group<I>) -> Event {
     let mut fields = vec![
         ("id", group.id.to_string()),
         ("status", group.status.as_str().into()),
     ];
     fields.extend(updated(group.update));
-    users("group.remove", fields)
+    tell::<I>(operation, fields)
 }
 
-pub(super) fn listed(query: &GroupQuery, total: u64, page: Page) -> Event {
-    users("group.list", list(query, total, page))
-}
-
-pub(super) fn listed_by_user(user: UserId, query: &GroupQuery, total: u64, page: Page) -> Event {
-    let mut fields = list(query, total, page);
-    // Whatever the name says, consumers find the user there.
-    fields.push(("channel_id", user.to_string()));
-    users("group.list_by_user", fields)
-}
-
-pub(super) fn listed_by_group(
-    group: GroupId,
-    filter: &UserFilter,
+pub(crate) fn listed<I: GroupKey>(
+    operation: &'static str,
+    query: &GroupQuery<I>,
     total: u64,
     page: Page,
 ) -> Event {
-    let metadata = filter.metadata.as_ref().map(event::json);
-    users(
+    tell::<I>(operation, list(query, total, page))
+}
+
+/// A list of the groups that somebody, or something, is in: `member`.
+pub(crate) fn listed_by<I: GroupKey>(
+    operation: &'static str,
+    member: Field,
+    query: &GroupQuery<I>,
+    total: u64,
+    page: Page,
+) -> Event {
+    let mut fields = list(query, total, page);
+    fields.push(member);
+    tell::<I>(operation, fields)
+}
+
+pub(super) fn members_listed(group: GroupId, filter: &UserFilter, total: u64, page: Page) -> Event {
+    tell::<GroupId>(
         "user.list_by_group",
         vec![
             ("total", total.to_string()),
@@ -67,44 +71,41 @@ pub(super) fn listed_by_group(
             ("limit", page.limit.to_string()),
             ("group_id", group.to_string()),
             ("status", filter.status.as_str().into()),
-            ("name", filter.name.clone().unwrap_or_default()),
-            ("identity", filter.identity.clone().unwrap_or_default()),
-            ("tag", filter.tag.clone().unwrap_or_default()),
+            ("name", text(filter.name.as_ref())),
+            ("identity", text(filter.identity.as_ref())),
+            ("tag", text(filter.tag.as_ref())),
             ("owner", text(filter.owner)),
-            ("metadata", metadata.unwrap_or_default()),
+            ("metadata", text(filter.metadata.as_ref().map(event::json))),
         ],
     )
 }
 
-fn list(query: &GroupQuery, total: u64, page: Page) -> Fields {
+fn list<I: GroupKey>(query: &GroupQuery<I>, total: u64, page: Page) -> Vec<Field> {
     vec![
         ("total", total.to_string()),
         ("offset", page.offset.to_string()),
         ("limit", page.limit.to_string()),
         ("status", query.status.as_str().into()),
-        ("name", query.name.clone().unwrap_or_default()),
+        ("name", text(query.name.as_ref())),
         ("owner_id", text(query.owner)),
-        (
-            "metadata",
-            query.metadata.as_ref().map(event::json).unwrap_or_default(),
-        ),
+        ("metadata", text(query.metadata.as_ref().map(event::json))),
     ]
 }
 
-pub(super) fn policy_added(policy: &Policy<GroupId>) -> Event {
+pub(crate) fn policy_added<I: GroupKey>(policy: &Policy<I>) -> Event {
     let mut fields = policy_fields(policy);
     fields.extend(updated(policy.update));
-    users("policies.add", fields)
+    tell::<I>("policies.add", fields)
 }
 
-pub(super) fn policy_updated(policy: &Policy<GroupId>) -> Event {
+pub(crate) fn policy_updated<I: GroupKey>(policy: &Policy<I>) -> Event {
     let mut fields = policy_fields(policy);
     let at = policy.update.map(|update| update.at.rfc3339());
-    fields.push(("updated_at", at.unwrap_or_default()));
-    users("policies.update", fields)
+    fields.push(("updated_at", text(at)));
+    tell::<I>("policies.update", fields)
 }
 
-fn policy_fields(policy: &Policy<GroupId>) -> Fields {
+fn policy_fields<I: GroupKey>(policy: &Policy<I>) -> Vec<Field> {
     vec![
         ("owner_id", policy.owner.to_string()),
         ("subject", policy.subject.to_string()),
@@ -114,8 +115,8 @@ fn policy_fields(policy: &Policy<GroupId>) -> Fields {
     ]
 }
 
-pub(super) fn policy_deleted(policy: &Policy<GroupId>) -> Event {
-    users(
+pub(crate) fn policy_deleted<I: GroupKey>(policy: &Policy<I>) -> Event {
+    tell::<I>(
         "policies.delete",
         vec![
             ("subject", policy.subject.to_string()),
@@ -125,13 +126,17 @@ pub(super) fn policy_deleted(policy: &Policy<GroupId>) -> Event {
     )
 }
 
-pub(super) fn policies_listed(filter: &PolicyFilter<GroupId>, total: u64, page: Page) -> Event {
-    users(
+pub(crate) fn policies_listed<I: GroupKey>(
+    filter: &PolicyFilter<I>,
+    total: u64,
+    page: Page,
+) -> Event {
+    tell::<I>(
         "policies.list",
         vec![
             ("total", total.to_string()),
-            ("limit", page.limit.to_string()),
             ("offset", page.offset.to_string()),
+            ("limit", page.limit.to_string()),
             ("owner_id", text(filter.owner)),
             ("subject", text(filter.subject)),
             ("object", text(filter.object)),
@@ -142,7 +147,7 @@ pub(super) fn policies_listed(filter: &PolicyFilter<GroupId>, total: u64, page: 
 
 /// Who asked stays out of it: that may be a token.
 pub(super) fn authorized(question: &Question<'_>) -> Event {
-    users(
+    tell::<GroupId>(
         "policies.authorize",
         vec![
             ("entity_type", question.entity_type.to_owned()),
@@ -150,15 +155,4 @@ pub(super) fn authorized(question: &Question<'_>) -> Event {
             ("actions", question.action.to_owned()),
         ],
     )
-}
-
-fn updated(update: Option<Update>) -> Fields {
-    let Some(Update { at, by }) = update else {
-        return Vec::new();
-    };
-    vec![("updated_at", at.rfc3339()), ("updated_by", by.to_string())]
-}
-
-fn text(value: Option<impl std::fmt::Display>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Which groups and policies a list has.
 
+use crate::caller::Caller;
 use crate::entity::Metadata;
 use crate::identity::UserId;
 use crate::listing::{StatusFilter, Visibility};
@@ -8,6 +9,58 @@ use crate::policies::Action;
 use crate::refusal::Refusal;
 
 use super::{Group, GroupKey, Subject};
+
+/// What somebody asks to see of groups: all that is given must hold.
+#[derive(Clone, Debug)]
+pub struct GroupQuery<I> {
+    pub status: StatusFilter,
+    /// The whole name.
+    pub name: Option<String>,
+    pub owner: Option<UserId>,
+    /// Contained in that of the group.
+    pub metadata: Option<Metadata>,
+    /// Directly below this one.
+    pub parent: Option<I>,
+    pub visibility: Visibility,
+}
+
+impl<I> Default for GroupQuery<I> {
+    fn default() -> Self {
+        Self {
+            status: StatusFilter::default(),
+            name: None,
+            owner: None,
+            metadata: None,
+            parent: None,
+            visibility: Visibility::default(),
+        }
+    }
+}
+
+impl<I: GroupKey> GroupQuery<I> {
+    /// Administrators see everybody's unless they want to see less.
+    pub(crate) fn seen_by(&self, caller: &Caller) -> GroupFilter<I> {
+        let everybodys = caller.admin && self.visibility == Visibility::All;
+        GroupFilter {
+            seen: (!everybodys).then_some(Seen {
+                by: caller.user,
+                visibility: self.visibility,
+            }),
+            ..self.filter()
+        }
+    }
+
+    pub(crate) fn filter(&self) -> GroupFilter<I> {
+        GroupFilter {
+            status: self.status,
+            name: self.name.clone(),
+            owner: self.owner,
+            metadata: self.metadata.clone(),
+            parent: self.parent,
+            ..GroupFilter::default()
+        }
+    }
+}
 
 /// All that is given must hold.
 #[derive(Clone, Debug)]

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::caller::Caller;
-use crate::entity::{Metadata, Status, Update};
+use crate::entity::{Status, Update};
 use crate::identity::{GroupId, UserId};
-use crate::listing::{Listing, Page, StatusFilter, Visibility};
+use crate::listing::{Listing, Page};
 use crate::policies::Action;
 use crate::ports::StoreError;
 use crate::refusal::Refusal;
 use crate::users::{User, UserFilter};
 
 use super::{
-    Details, Direction, Group, GroupFilter, GroupStore, NewGroup, PolicyStore, Seen, Subject, Tree,
-    events,
+    Details, Direction, Group, GroupFilter, GroupQuery, GroupStore, NewGroup, PolicyStore, Subject,
+    Tree, events,
 };
 
 /// What is asked about users.
@@ -37,45 +37,6 @@ pub trait People: Send + Sync {
 pub struct Person {
     pub owner: Option<UserId>,
     pub admin: bool,
-}
-
-/// Which groups a list has: all that is given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct GroupQuery {
-    pub status: StatusFilter,
-    /// The whole name.
-    pub name: Option<String>,
-    pub owner: Option<UserId>,
-    /// Contained in that of the group.
-    pub metadata: Option<Metadata>,
-    /// Directly below this one.
-    pub parent: Option<GroupId>,
-    pub visibility: Visibility,
-}
-
-impl GroupQuery {
-    /// Administrators see everybody's unless they want to see less.
-    fn seen_by(&self, caller: &Caller) -> GroupFilter<GroupId> {
-        let everybodys = caller.admin && self.visibility == Visibility::All;
-        GroupFilter {
-            seen: (!everybodys).then_some(Seen {
-                by: caller.user,
-                visibility: self.visibility,
-            }),
-            ..self.filter()
-        }
-    }
-
-    fn filter(&self) -> GroupFilter<GroupId> {
-        GroupFilter {
-            status: self.status,
-            name: self.name.clone(),
-            owner: self.owner,
-            metadata: self.metadata.clone(),
-            parent: self.parent,
-            ..GroupFilter::default()
-        }
-    }
 }
 
 /// Groups of users, and what users may do on them: a part of the users service.
@@ -161,10 +122,11 @@ impl Groups {
         status: Status,
     ) -> Result<Group<GroupId>, Refusal> {
         self.reach(caller, id, Action::GroupDelete).await?;
+        let tell = |group: &Group<GroupId>| events::removed("group.remove", group);
         let update = Update::now(caller.user);
         let changed = self
             .groups
-            .set_group_status(id, status, update, &events::removed)
+            .set_group_status(id, status, update, &tell)
             .await?;
         changed.ok_or(Refusal::Already(match status {
             Status::Enabled => "the group is already enabled",
@@ -179,14 +141,14 @@ impl Groups {
     pub async fn list(
         &self,
         caller: &Caller,
-        query: &GroupQuery,
+        query: &GroupQuery<GroupId>,
         page: Page,
     ) -> Result<Listing<Group<GroupId>>, Refusal> {
         let page = page.check()?;
         let filter = query.seen_by(caller);
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
-        let listed = events::listed(query, listing.total, page);
+        let listed = events::listed("group.list", query, listing.total, page);
         self.policies.record(vec![listed]).await;
         Ok(listing)
     }
@@ -202,7 +164,7 @@ impl Groups {
         id: GroupId,
         direction: Direction,
         levels: Option<usize>,
-        query: &GroupQuery,
+        query: &GroupQuery<GroupId>,
         page: Page,
     ) -> Result<(Tree<GroupId>, Listing<Group<GroupId>>), Refusal> {
         let page = page.check()?;
@@ -217,7 +179,7 @@ impl Groups {
         };
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
-        let listed = events::listed(query, listing.total, page);
+        let listed = events::listed("group.list", query, listing.total, page);
         self.policies.record(vec![listed]).await;
         Ok((tree, listing))
     }
@@ -230,7 +192,7 @@ impl Groups {
         &self,
         caller: &Caller,
         user: UserId,
-        query: &GroupQuery,
+        query: &GroupQuery<GroupId>,
         page: Page,
     ) -> Result<Listing<Group<GroupId>>, Refusal> {
         let page = page.check()?;
@@ -244,7 +206,9 @@ impl Groups {
         };
         filter.check()?;
         let listing = self.groups.groups(&filter, page).await?;
-        let listed = events::listed_by_user(user, query, listing.total, page);
+        // Whatever the name says, consumers find the user there.
+        let user = ("channel_id", user.to_string());
+        let listed = events::listed_by("group.list_by_user", user, query, listing.total, page);
         self.policies.record(vec![listed]).await;
         Ok(listing)
     }
@@ -266,7 +230,7 @@ impl Groups {
         self.reach(caller, id, Action::ClientList).await?;
         let vouched = !caller.admin;
         let listing = self.people.members(id, vouched, filter, page).await?;
-        let listed = events::listed_by_group(id, filter, listing.total, page);
+        let listed = events::members_listed(id, filter, listing.total, page);
         self.policies.record(vec![listed]).await;
         Ok(listing)
     }

@@ -2,53 +2,13 @@
 
 use crate::access::Revoked;
 use crate::caller::Caller;
-use crate::entity::{Metadata, Update};
-use crate::groups::{Details, Direction, GroupFilter, Seen, Subject, Tree};
-use crate::identity::{ChannelId, ThingId, UserId};
-use crate::listing::{StatusFilter, Visibility};
+use crate::entity::Update;
+use crate::groups::{Details, Direction, GroupFilter, Subject, Tree, events};
+use crate::identity::{ChannelId, ThingId};
 use crate::policies::Action;
 use crate::refusal::Refusal;
 
-use super::{Channel, Listing, NewChannel, Page, Status, Things, check_batch, events};
-
-/// Which channels a list has: all that is given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct ChannelQuery {
-    pub status: StatusFilter,
-    /// The whole name.
-    pub name: Option<String>,
-    pub owner: Option<UserId>,
-    /// Contained in that of the channel.
-    pub metadata: Option<Metadata>,
-    /// Directly below this one.
-    pub parent: Option<ChannelId>,
-    pub visibility: Visibility,
-}
-
-impl ChannelQuery {
-    fn filter(&self) -> GroupFilter<ChannelId> {
-        GroupFilter {
-            status: self.status,
-            name: self.name.clone(),
-            owner: self.owner,
-            metadata: self.metadata.clone(),
-            parent: self.parent,
-            ..GroupFilter::default()
-        }
-    }
-
-    /// Administrators see everybody's unless they want to see less.
-    fn seen_by(&self, caller: &Caller) -> GroupFilter<ChannelId> {
-        let everybodys = caller.admin && self.visibility == Visibility::All;
-        GroupFilter {
-            seen: (!everybodys).then_some(Seen {
-                by: caller.user,
-                visibility: self.visibility,
-            }),
-            ..self.filter()
-        }
-    }
-}
+use super::{Channel, ChannelQuery, Listing, NewChannel, Page, Status, Things, check_batch};
 
 impl Things {
     /// Makes channels, all or none. They are the caller's; an administrator may name another owner.
@@ -72,7 +32,7 @@ impl Things {
         }
         let events = channels
             .iter()
-            .map(|it| events::channel("channel.create", it))
+            .map(|it| events::group("channel.create", it))
             .collect();
         self.stores.channels.add_groups(&channels, events).await?;
         Ok(channels)
@@ -82,8 +42,7 @@ impl Things {
     /// [`Refusal::NotFound`].
     pub async fn view_channel(&self, caller: &Caller, id: ChannelId) -> Result<Channel, Refusal> {
         let channel = self.channel_for(caller, id, Action::GroupList).await?;
-        self.announce(events::channel("channel.view", &channel))
-            .await;
+        self.announce(events::group("channel.view", &channel)).await;
         Ok(channel)
     }
 
@@ -99,7 +58,7 @@ impl Things {
         details.check()?;
         self.channel_for(caller, id, Action::GroupUpdate).await?;
         let update = Update::now(caller.user);
-        let tell = |channel: &Channel| events::channel("channel.update", channel);
+        let tell = |channel: &Channel| events::group("channel.update", channel);
         let channels = &self.stores.channels;
         let changed = channels.change_group(id, details, update, &tell).await?;
         changed.ok_or(Refusal::NotFound("channel"))
@@ -117,10 +76,9 @@ impl Things {
     ) -> Result<Channel, Refusal> {
         self.channel_for(caller, id, Action::GroupDelete).await?;
         let update = Update::now(caller.user);
+        let tell = |channel: &Channel| events::removed("channel.remove", channel);
         let channels = &self.stores.channels;
-        let changed = channels
-            .set_group_status(id, status, update, &events::channel_removed)
-            .await?;
+        let changed = channels.set_group_status(id, status, update, &tell).await?;
         let channel = changed.ok_or(Refusal::Already(match status {
             Status::Enabled => "the channel is already enabled",
             Status::Disabled => "the channel is already disabled",
@@ -189,13 +147,9 @@ impl Things {
         };
         filter.check()?;
         let listing = self.stores.channels.groups(&filter, page).await?;
-        self.announce(events::channels_listed_by_thing(
-            thing,
-            query,
-            listing.total,
-            page,
-        ))
-        .await;
+        let (operation, thing) = ("channel.list_by_thing", ("thing_id", thing.to_string()));
+        let listed = events::listed_by(operation, thing, query, listing.total, page);
+        self.announce(listed).await;
         Ok(listing)
     }
 
@@ -208,8 +162,8 @@ impl Things {
         let page = page.check()?;
         filter.check()?;
         let listing = self.stores.channels.groups(&filter, page).await?;
-        self.announce(events::channels_listed(query, listing.total, page))
-            .await;
+        let listed = events::listed("channel.list", query, listing.total, page);
+        self.announce(listed).await;
         Ok(listing)
     }
 

@@ -3,12 +3,12 @@
 use crate::access::Revoked;
 use crate::caller::{Caller, Question};
 use crate::entity::Update;
-use crate::groups::{PolicyFilter, Subject};
+use crate::groups::{PolicyFilter, Subject, events};
 use crate::identity::{ChannelId, Secret, ThingId, Timestamp, UserId};
 use crate::policies::{Action, Actions};
 use crate::refusal::Refusal;
 
-use super::{Channel, Listing, Page, Policy, Things, check_batch, events};
+use super::{Channel, Listing, Page, Policy, Things, check_batch};
 
 /// What a policy allows that names nothing.
 pub const DEFAULT_ACTIONS: [Action; 2] = [Action::MessageWrite, Action::MessageRead];
@@ -135,7 +135,7 @@ impl Things {
         }
         let store = &self.stores.policies;
         store
-            .remove_policies(&pairs, &events::policy_removed)
+            .remove_policies(&pairs, &events::policy_deleted)
             .await?;
         self.revoke(pairs.into_iter().map(|(subject, channel)| {
             let left = super::Actions::NONE;

@@ -1,6 +1,6 @@
 //! What is announced of users: the stream `users`.
 
-use crate::event::{self, Event, Stream};
+use crate::event::{self, Event, Stream, tags, text};
 use crate::identity::UserId;
 use crate::listing::Page;
 
@@ -12,24 +12,11 @@ fn users(operation: &'static str, fields: impl IntoIterator<Item = Field>) -> Ev
     Event::operation(Stream::Users, operation, fields)
 }
 
-fn tags(user: &User) -> String {
-    match user.tags.as_slice() {
-        [] => String::new(),
-        tags => event::list(tags),
-    }
-}
-
-fn owner(user: &User) -> String {
-    user.owner
-        .map(|owner| owner.to_string())
-        .unwrap_or_default()
-}
-
 fn body(user: &User) -> [Field; 7] {
     [
         ("id", user.id.to_string()),
         ("name", user.name.clone()),
-        ("tags", tags(user)),
+        ("tags", tags(&user.tags)),
         ("identity", user.identity.clone()),
         ("metadata", event::json(&user.metadata)),
         ("created_at", user.created_at.rfc3339()),
@@ -37,28 +24,20 @@ fn body(user: &User) -> [Field; 7] {
     ]
 }
 
-fn update(user: &User) -> [Field; 2] {
-    let (at, by) = match user.update {
-        Some(update) => (update.at.rfc3339(), update.by.to_string()),
-        None => Default::default(),
-    };
-    [("updated_at", at), ("updated_by", by)]
-}
-
 pub(super) fn created(user: &User) -> Event {
     users(
         "user.create",
-        body(user).into_iter().chain([("owner", owner(user))]),
+        body(user).into_iter().chain([("owner", text(user.owner))]),
     )
 }
 
 /// An operation that has changed something. The owner is told when it is the owner that has changed.
 pub(super) fn updated(operation: &'static str, user: &User) -> Event {
     let owner = match operation {
-        "user.update_owner" => owner(user),
+        "user.update_owner" => text(user.owner),
         _ => String::new(),
     };
-    let fields = body(user).into_iter().chain(update(user));
+    let fields = body(user).into_iter().chain(event::updated(user.update));
     users(operation, fields.chain([("owner", owner)]))
 }
 
@@ -67,16 +46,18 @@ pub(super) fn removed(user: &User) -> Event {
         ("id", user.id.to_string()),
         ("status", user.status.as_str().into()),
     ];
-    users("user.remove", fields.into_iter().chain(update(user)))
+    users(
+        "user.remove",
+        fields.into_iter().chain(event::updated(user.update)),
+    )
 }
 
 pub(super) fn viewed(operation: &'static str, user: &User) -> Event {
-    let fields = body(user).into_iter().chain(update(user));
-    users(operation, fields.chain([("owner", owner(user))]))
+    let fields = body(user).into_iter().chain(event::updated(user.update));
+    users(operation, fields.chain([("owner", text(user.owner))]))
 }
 
 pub(super) fn listed(filter: &UserFilter, page: Page, total: u64) -> Event {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let metadata = filter.metadata.as_ref().map(event::json);
     let whose = event::whose(filter.owner, filter.visibility);
     users(
@@ -86,9 +67,9 @@ pub(super) fn listed(filter: &UserFilter, page: Page, total: u64) -> Event {
             ("offset", page.offset.to_string()),
             ("limit", page.limit.to_string()),
             ("status", filter.status.as_str().into()),
-            ("name", text(&filter.name)),
-            ("identity", text(&filter.identity)),
-            ("tag", text(&filter.tag)),
+            ("name", text(filter.name.as_ref())),
+            ("identity", text(filter.identity.as_ref())),
+            ("tag", text(filter.tag.as_ref())),
             ("metadata", metadata.unwrap_or_default()),
         ]
         .into_iter()

@@ -6,9 +6,10 @@ use rollcall_domain::identity::{GroupId, Secret};
 use rollcall_domain::policies::{Action, Actions};
 use tonic::{Request, Response, Status};
 
-use super::{Answer, Service, optional, page};
-use crate::status::{self, parse, parse_all};
+use super::{Answer, Service};
+use crate::status;
 use crate::users_api as api;
+use crate::words::{optional, page, parse, parse_all, updated};
 
 #[tonic::async_trait]
 impl api::policies_server::Policies for Service {
@@ -102,13 +103,14 @@ fn actions(names: &[String]) -> Result<Actions, Status> {
 
 fn policy(policy: &Policy<GroupId>) -> api::Policy {
     let actions = policy.actions.implied().names();
+    let (updated_at, updated_by) = updated(policy.update);
     api::Policy {
         subject: policy.subject.to_string(),
         object: policy.object.to_string(),
         actions: actions.into_iter().map(Into::into).collect(),
         owner: policy.owner.to_string(),
         created_at: policy.created_at.0,
-        updated_at: policy.update.map(|update| update.at.0),
-        updated_by: policy.update.map(|update| update.by.to_string()),
+        updated_at,
+        updated_by,
     }
 }

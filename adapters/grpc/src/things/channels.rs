@@ -2,15 +2,16 @@
 
 use rollcall_domain::caller::Caller;
 use rollcall_domain::entity::Status as State;
-use rollcall_domain::groups::{Details, Direction};
+use rollcall_domain::groups::Direction;
 use rollcall_domain::listing::Listing;
 use rollcall_domain::things::Channel;
 use tonic::{Request, Response, Status};
 
 use super::Service;
-use super::words::{channel, new_channel, page, query};
-use crate::status::{self, metadata, parse};
+use super::words::new_channel;
+use crate::status;
 use crate::things_api as api;
+use crate::words::{change, group, page, parse, query};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -23,7 +24,7 @@ impl Service {
     ) -> Answer<api::Channel> {
         let id = parse("id", id)?;
         let changed = self.things.set_channel_status(caller, id, state).await;
-        Ok(Response::new(channel(changed.map_err(status::refusal)?)))
+        Ok(Response::new(group(changed.map_err(status::refusal)?)))
     }
 
     async fn related(
@@ -35,7 +36,7 @@ impl Service {
         let asked = request.into_inner();
         let id = parse("id", &asked.id)?;
         let levels = asked.levels.map(|levels| levels as usize);
-        let query = query(asked.filter.unwrap_or_default())?;
+        let query = query(asked.filter)?;
         let page = page(asked.page);
         let things = &self.things;
         let listing = things
@@ -47,7 +48,7 @@ impl Service {
 
 fn listed(listing: Listing<Channel>) -> Response<api::ListChannelsResponse> {
     Response::new(api::ListChannelsResponse {
-        channels: listing.items.into_iter().map(channel).collect(),
+        channels: listing.items.into_iter().map(group).collect(),
         total: listing.total,
     })
 }
@@ -62,7 +63,7 @@ impl api::channels_server::Channels for Service {
         let new = request.into_inner().channels.into_iter().map(new_channel);
         let new = new.collect::<Result<_, _>>()?;
         let created = self.things.create_channels(&caller, new).await;
-        let channels = created.map_err(status::refusal)?.into_iter().map(channel);
+        let channels = created.map_err(status::refusal)?.into_iter().map(group);
         Ok(Response::new(api::CreateChannelsResponse {
             channels: channels.collect(),
         }))
@@ -75,7 +76,7 @@ impl api::channels_server::Channels for Service {
         let caller = self.caller(&request).await?;
         let id = parse("id", &request.get_ref().id)?;
         let viewed = self.things.view_channel(&caller, id).await;
-        Ok(Response::new(channel(viewed.map_err(status::refusal)?)))
+        Ok(Response::new(group(viewed.map_err(status::refusal)?)))
     }
 
     async fn list_channels(
@@ -84,7 +85,7 @@ impl api::channels_server::Channels for Service {
     ) -> Answer<api::ListChannelsResponse> {
         let caller = self.caller(&request).await?;
         let asked = request.into_inner();
-        let query = query(asked.filter.unwrap_or_default())?;
+        let query = query(asked.filter)?;
         let page = page(asked.page);
         let listing = self.things.list_channels(&caller, &query, page).await;
         Ok(listed(listing.map_err(status::refusal)?))
@@ -97,7 +98,7 @@ impl api::channels_server::Channels for Service {
         let caller = self.caller(&request).await?;
         let asked = request.into_inner();
         let thing = parse("thing_id", &asked.thing_id)?;
-        let query = query(asked.filter.unwrap_or_default())?;
+        let query = query(asked.filter)?;
         let things = &self.things;
         let listing = things
             .list_channels_by_thing(&caller, thing, &query, page(asked.page))
@@ -124,15 +125,9 @@ impl api::channels_server::Channels for Service {
         request: Request<api::UpdateChannelRequest>,
     ) -> Answer<api::Channel> {
         let caller = self.caller(&request).await?;
-        let asked = request.into_inner();
-        let id = parse("id", &asked.id)?;
-        let details = Details {
-            name: asked.name,
-            description: asked.description,
-            metadata: asked.metadata.as_deref().map(metadata).transpose()?,
-        };
+        let (id, details) = change(request.into_inner())?;
         let changed = self.things.update_channel(&caller, id, &details).await;
-        Ok(Response::new(channel(changed.map_err(status::refusal)?)))
+        Ok(Response::new(group(changed.map_err(status::refusal)?)))
     }
 
     async fn enable_channel(

@@ -8,9 +8,10 @@ use rollcall_domain::things::{DEFAULT_ACTIONS, EntityType};
 use tonic::{Request, Response, Status};
 
 use super::Service;
-use super::words::{page, policy};
-use crate::status::{self, parse, parse_all};
+use super::words::policy;
+use crate::status;
 use crate::things_api as api;
+use crate::words::{optional, page, parse, parse_all};
 
 fn subject(id: &str, external: bool) -> Result<Subject, Status> {
     match external {
@@ -89,14 +90,11 @@ impl api::policies_server::Policies for Service {
         let caller = self.caller(&request).await?;
         let asked = request.into_inner();
         let named = |id: &String| subject(id, asked.external);
-        let owner = asked.owner.as_deref().map(|it| parse("owner", it));
-        let object = asked.object.as_deref().map(|it| parse("object", it));
-        let action = asked.action.as_deref().map(|it| parse("action", it));
         let filter = PolicyFilter {
-            owner: owner.transpose()?,
+            owner: optional("owner", asked.owner.as_deref())?,
             subject: asked.subject.as_ref().map(named).transpose()?,
-            object: object.transpose()?,
-            action: action.transpose()?,
+            object: optional("object", asked.object.as_deref())?,
+            action: optional("action", asked.action.as_deref())?,
         };
         let page = page(asked.page);
         let listing = self.things.list_policies(&caller, filter, page).await;

@@ -1,50 +1,14 @@
-//! Things, channels and policies in the words of `rollcall.things.v1`.
+//! Things and policies in the words of `rollcall.things.v1`.
 
-use rollcall_domain::entity::{Metadata, Update};
 use rollcall_domain::identity::Secret;
-use rollcall_domain::listing::Page;
-use rollcall_domain::things::{
-    Channel, ChannelQuery, NewChannel, NewThing, Policy, Thing, ThingFilter,
-};
+use rollcall_domain::things::{NewChannel, NewThing, Policy, Thing, ThingFilter};
 use tonic::Status;
 
-use crate::status::{metadata, parse};
 use crate::things_api as api;
-
-/// A word, or what is meant by none.
-pub(super) fn chosen<T>(field: &'static str, text: &str) -> Result<T, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display> + Default,
-{
-    match text {
-        "" => Ok(T::default()),
-        text => parse(field, text),
-    }
-}
-
-fn given<T>(field: &'static str, text: &str) -> Result<Option<T>, Status>
-where
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    match text {
-        "" => Ok(None),
-        text => parse(field, text).map(Some),
-    }
-}
+use crate::words::{chosen, given, json, metadata, updated};
 
 pub(super) fn key(text: String) -> Option<Secret> {
     (!text.is_empty()).then(|| Secret::new(text))
-}
-
-pub(super) fn page(page: Option<api::Page>) -> Page {
-    match page {
-        None => Page::default(),
-        Some(api::Page { offset, limit: 0 }) => Page {
-            offset,
-            ..Page::default()
-        },
-        Some(api::Page { offset, limit }) => Page { offset, limit },
-    }
 }
 
 pub(super) fn filter(asked: api::ThingFilter) -> Result<ThingFilter, Status> {
@@ -54,18 +18,6 @@ pub(super) fn filter(asked: api::ThingFilter) -> Result<ThingFilter, Status> {
         tag: asked.tag,
         owner: given("owner", asked.owner.as_deref().unwrap_or_default())?,
         metadata: metadata(&asked.metadata)?,
-    })
-}
-
-pub(super) fn query(asked: api::ChannelFilter) -> Result<ChannelQuery, Status> {
-    let metadata = metadata(&asked.metadata)?;
-    Ok(ChannelQuery {
-        status: chosen("status", &asked.status)?,
-        name: asked.name,
-        owner: given("owner", asked.owner.as_deref().unwrap_or_default())?,
-        metadata: (!metadata.is_empty()).then_some(metadata),
-        parent: given("parent", asked.parent.as_deref().unwrap_or_default())?,
-        visibility: chosen("visibility", &asked.visibility)?,
     })
 }
 
@@ -115,24 +67,6 @@ pub(super) fn shown(thing: Thing, key: Option<&Secret>) -> api::Thing {
     }
 }
 
-pub(super) fn channel(channel: Channel) -> api::Channel {
-    let (updated_at, updated_by) = updated(channel.update);
-    let path = channel.path();
-    api::Channel {
-        id: channel.id.to_string(),
-        owner: channel.owner.to_string(),
-        parent: channel.parent().map(|id| id.to_string()),
-        name: channel.name,
-        description: channel.description,
-        metadata: json(channel.metadata),
-        status: channel.status.as_str().to_owned(),
-        created_at: channel.created_at.0,
-        updated_at,
-        updated_by,
-        path: path.iter().map(ToString::to_string).collect(),
-    }
-}
-
 pub(super) fn policy(policy: &Policy) -> api::Policy {
     let (updated_at, updated_by) = updated(policy.update);
     let actions = policy.actions.names().into_iter();
@@ -146,14 +80,4 @@ pub(super) fn policy(policy: &Policy) -> api::Policy {
         updated_at,
         updated_by,
     }
-}
-
-fn updated(update: Option<Update>) -> (Option<u64>, Option<String>) {
-    update
-        .map(|Update { at, by }| (at.0, by.to_string()))
-        .unzip()
-}
-
-fn json(metadata: Metadata) -> String {
-    serde_json::Value::Object(metadata).to_string()
 }

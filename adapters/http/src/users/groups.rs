@@ -227,7 +227,7 @@ fn tree<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
 
 /// What was asked for, taken apart.
 struct Asked {
-    query: GroupQuery,
+    query: GroupQuery<GroupId>,
     page: Page,
     dir: Option<Direction>,
     level: usize,
