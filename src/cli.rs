@@ -11,6 +11,7 @@ mod events;
 mod groups;
 mod login;
 mod output;
+mod page;
 mod presence;
 mod reload;
 mod replay;

@@ -2,32 +2,28 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use rollcall_domain::identity::{ChannelId, Timestamp};
+use rollcall_domain::identity::ChannelId;
 use rollcall_grpc::client::Client;
 use rollcall_grpc::things_api as api;
-use serde_json::{Value, json};
 
+use super::groups::{self, Details, List, Near};
 use super::output::Output;
-use super::things::{self, Page};
+use super::page::Page;
+use super::things;
 
 #[derive(Subcommand)]
 pub(super) enum Channels {
     /// Make a channel
     Create(CreateChannel),
     /// List channels in the order they were made
-    List(ListChannels),
+    List(List),
     /// Show a channel
     Show { channel: String },
     /// Give a channel another name, description or metadata
     Update {
         channel: String,
-        #[arg(long)]
-        name: Option<String>,
-        #[arg(long)]
-        description: Option<String>,
-        /// A JSON object
-        #[arg(long, value_name = "JSON")]
-        metadata: Option<String>,
+        #[command(flatten)]
+        details: Details,
     },
     /// List the things that are connected to a channel
     Things {
@@ -36,9 +32,17 @@ pub(super) enum Channels {
         page: Page,
     },
     /// List a channel and what is above it
-    Parents(Related),
+    Parents {
+        channel: String,
+        #[command(flatten)]
+        near: Near,
+    },
     /// List a channel and what is below it
-    Children(Related),
+    Children {
+        channel: String,
+        #[command(flatten)]
+        near: Near,
+    },
     /// Close a channel: nobody may do anything there, and subscriptions end
     Disable { channel: String },
     /// Open a channel again
@@ -65,82 +69,25 @@ pub(super) struct CreateChannel {
     owner: Option<String>,
 }
 
-#[derive(Args)]
-pub(super) struct ListChannels {
-    #[command(flatten)]
-    page: Page,
-    /// enabled, disabled or all
-    #[arg(long, default_value = "all")]
-    status: String,
-    /// The whole name
-    #[arg(long)]
-    name: Option<String>,
-    /// Id of a user
-    #[arg(long, value_name = "USER")]
-    owner: Option<String>,
-    /// Those directly below this one
-    #[arg(long, value_name = "CHANNEL")]
-    parent: Option<String>,
-    /// A JSON object that the metadata has to contain
-    #[arg(long, value_name = "JSON")]
-    metadata: Option<String>,
-    /// mine, shared or all
-    #[arg(long, default_value = "all")]
-    visibility: String,
-}
-
-#[derive(Args)]
-pub(super) struct Related {
-    channel: String,
-    /// So many levels away at most
-    #[arg(long)]
-    levels: Option<u32>,
-    #[command(flatten)]
-    page: Page,
-}
-
-impl Related {
-    fn request(self) -> anyhow::Result<api::ListRelatedChannelsRequest> {
-        Ok(api::ListRelatedChannelsRequest {
-            id: self.channel,
-            levels: self.levels,
-            page: self.page.of_things()?,
-            filter: Some(everything()),
-        })
-    }
-}
-
-/// Channels of every status.
-pub(super) fn everything() -> api::ChannelFilter {
-    api::ChannelFilter {
-        status: "all".to_owned(),
-        ..api::ChannelFilter::default()
-    }
-}
-
 impl Channels {
     pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let channels = client.channels();
         match self {
             Self::Create(create) => create.run(client, output).await,
-            Self::List(list) => list.run(client, output).await,
+            Self::List(list) => {
+                let request = api::ListChannelsRequest {
+                    page: list.page.message()?,
+                    filter: Some(list.filter()),
+                };
+                show_listing(output, &channels.list_channels(request).await?)
+            }
             Self::Show { channel } => {
                 let shown = channels.view_channel(api::ViewChannelRequest { id: channel });
-                show(output, &shown.await?)
+                groups::show(output, &shown.await?)
             }
-            Self::Update {
-                channel,
-                name,
-                description,
-                metadata,
-            } => {
-                let request = api::UpdateChannelRequest {
-                    id: channel,
-                    name,
-                    description,
-                    metadata,
-                };
-                show(output, &channels.update_channel(request).await?)
+            Self::Update { channel, details } => {
+                let changed = channels.update_channel(details.request(channel)).await?;
+                groups::show(output, &changed)
             }
             Self::Things { channel, page } => {
                 let filter = api::ThingFilter {
@@ -149,27 +96,29 @@ impl Channels {
                 };
                 let request = api::ListThingsByChannelRequest {
                     channel_id: channel,
-                    page: page.of_things()?,
+                    page: page.message()?,
                     filter: Some(filter),
                 };
                 let listing = client.things().list_things_by_channel(request).await?;
                 things::show_all(output, &listing.things, Some(listing.total))
             }
-            Self::Parents(related) => {
-                let listing = channels.list_channel_parents(related.request()?).await?;
+            Self::Parents { channel, near } => {
+                let related = near.request(channel)?;
+                let listing = channels.list_channel_parents(related).await?;
                 show_listing(output, &listing)
             }
-            Self::Children(related) => {
-                let listing = channels.list_channel_children(related.request()?).await?;
+            Self::Children { channel, near } => {
+                let related = near.request(channel)?;
+                let listing = channels.list_channel_children(related).await?;
                 show_listing(output, &listing)
             }
             Self::Disable { channel } => {
                 let disable = api::DisableChannelRequest { id: channel };
-                say_status(output, &channels.disable_channel(disable).await?)
+                groups::say_status(output, &channels.disable_channel(disable).await?)
             }
             Self::Enable { channel } => {
                 let enable = api::EnableChannelRequest { id: channel };
-                say_status(output, &channels.enable_channel(enable).await?)
+                groups::say_status(output, &channels.enable_channel(enable).await?)
             }
         }
     }
@@ -193,26 +142,7 @@ impl CreateChannel {
         let created = client.channels().create_channels(request).await?;
         let created = created.channels.first();
         let created = created.context("the server made no channel")?;
-        Ok(output.say(&channel_json(created), &created.id)?)
-    }
-}
-
-impl ListChannels {
-    async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
-        let filter = api::ChannelFilter {
-            status: self.status,
-            name: self.name,
-            owner: self.owner,
-            parent: self.parent,
-            metadata: self.metadata.unwrap_or_default(),
-            visibility: self.visibility,
-        };
-        let request = api::ListChannelsRequest {
-            page: self.page.of_things()?,
-            filter: Some(filter),
-        };
-        let listing = client.channels().list_channels(request).await?;
-        show_listing(output, &listing)
+        Ok(output.say(&groups::value(created), &created.id)?)
     }
 }
 
@@ -220,45 +150,5 @@ pub(super) fn show_listing(
     output: Output,
     listing: &api::ListChannelsResponse,
 ) -> anyhow::Result<()> {
-    let channels: Vec<Value> = listing.channels.iter().map(channel_json).collect();
-    let value = json!({ "total": listing.total, "channels": channels });
-    Ok(output.table(&value, HEADINGS, &rows(&listing.channels))?)
-}
-
-const HEADINGS: [&str; 5] = ["ID", "STATUS", "CREATED", "NAME", "PARENT"];
-
-fn rows(channels: &[api::Channel]) -> Vec<[String; 5]> {
-    let row = |it: &api::Channel| {
-        let created = Timestamp(it.created_at).rfc3339();
-        let parent = it.parent.clone().unwrap_or_default();
-        let (id, name) = (it.id.clone(), it.name.clone());
-        [id, it.status.clone(), created, name, parent]
-    };
-    channels.iter().map(row).collect()
-}
-
-fn show(output: Output, channel: &api::Channel) -> anyhow::Result<()> {
-    let rows = rows(std::slice::from_ref(channel));
-    Ok(output.table(&channel_json(channel), HEADINGS, &rows)?)
-}
-
-fn say_status(output: Output, changed: &api::Channel) -> anyhow::Result<()> {
-    let text = format!("{} is {}", changed.id, changed.status);
-    Ok(output.say(&channel_json(changed), &text)?)
-}
-
-fn channel_json(channel: &api::Channel) -> Value {
-    json!({
-        "id": channel.id,
-        "owner": channel.owner,
-        "parent": channel.parent,
-        "name": channel.name,
-        "description": channel.description,
-        "metadata": serde_json::from_str::<Value>(&channel.metadata).unwrap_or_default(),
-        "status": channel.status,
-        "created_at": Timestamp(channel.created_at).rfc3339(),
-        "updated_at": channel.updated_at.map(|at| Timestamp(at).rfc3339()),
-        "updated_by": channel.updated_by,
-        "path": channel.path,
-    })
+    groups::show_all(output, "channels", &listing.channels, listing.total)
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::aside::SetAside;
 use super::output::Output;
+use super::page::Page;
 use crate::secrets;
 
 #[derive(Subcommand)]
@@ -116,10 +117,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 #[derive(Args)]
 pub(super) struct List {
-    #[arg(long, default_value_t = 0)]
-    offset: u64,
-    #[arg(long, default_value_t = 100)]
-    limit: u64,
+    #[command(flatten)]
+    page: Page,
     /// Only active ones
     #[arg(long, conflicts_with = "inactive")]
     active: bool,
@@ -255,8 +254,8 @@ impl List {
             _ => None,
         };
         let request = api::ListConfigsRequest {
-            offset: self.offset,
-            limit: self.limit,
+            offset: self.page.offset,
+            limit: self.page.limit,
             state,
             external_id: self.external_id,
             thing_id: self.thing,

@@ -7,7 +7,7 @@ use rollcall_grpc::things_api as api;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::things::Page;
+use super::page::Page;
 
 #[derive(Args)]
 pub(super) struct Connect {
@@ -174,7 +174,7 @@ impl ThingPolicies {
             } => remove(client, output, subject, channel, external).await,
             Self::List(it) => {
                 let request = api::ListPoliciesRequest {
-                    page: it.page.of_things()?,
+                    page: it.page.message()?,
                     owner: it.owner,
                     subject: it.subject,
                     external: it.external,

@@ -1,4 +1,4 @@
-//! `rollcall groups`: groups of users.
+//! `rollcall groups`: groups of users. Channels, which are groups of things, are asked for and shown in the same way.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use rollcall_grpc::users_api as api;
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::page::Page;
 use super::users;
 
 #[derive(Subcommand)]
@@ -16,26 +17,33 @@ pub(super) enum Groups {
     /// Make a group
     Create(CreateGroup),
     /// List groups in the order they were made
-    List(ListGroups),
+    List(List),
     /// Show a group and what is below it as a tree
-    Tree(Related),
+    Tree {
+        group: String,
+        #[command(flatten)]
+        near: Near,
+    },
     /// Show a group
     Show { group: String },
     /// Give a group another name, description or metadata
     Update {
         group: String,
-        #[arg(long)]
-        name: Option<String>,
-        #[arg(long)]
-        description: Option<String>,
-        /// A JSON object
-        #[arg(long, value_name = "JSON")]
-        metadata: Option<String>,
+        #[command(flatten)]
+        details: Details,
     },
     /// List a group and what is below it
-    Children(Related),
+    Children {
+        group: String,
+        #[command(flatten)]
+        near: Near,
+    },
     /// List a group and what is above it
-    Parents(Related),
+    Parents {
+        group: String,
+        #[command(flatten)]
+        near: Near,
+    },
     /// List who is in a group
     Members {
         group: String,
@@ -82,9 +90,31 @@ pub(super) struct CreateGroup {
 }
 
 #[derive(Args)]
-pub(super) struct ListGroups {
+pub(super) struct Details {
+    #[arg(long)]
+    name: Option<String>,
+    #[arg(long)]
+    description: Option<String>,
+    /// A JSON object
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<String>,
+}
+
+impl Details {
+    pub(super) fn request(self, id: String) -> api::UpdateGroupRequest {
+        api::UpdateGroupRequest {
+            id,
+            name: self.name,
+            description: self.description,
+            metadata: self.metadata,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct List {
     #[command(flatten)]
-    page: Page,
+    pub(super) page: Page,
     /// enabled, disabled or all
     #[arg(long, default_value = "all")]
     status: String,
@@ -95,7 +125,7 @@ pub(super) struct ListGroups {
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
     /// Those directly below this one
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "ID")]
     parent: Option<String>,
     /// A JSON object that the metadata has to contain
     #[arg(long, value_name = "JSON", default_value = "")]
@@ -105,9 +135,22 @@ pub(super) struct ListGroups {
     visibility: String,
 }
 
+impl List {
+    pub(super) fn filter(self) -> api::GroupFilter {
+        api::GroupFilter {
+            status: self.status,
+            name: self.name,
+            owner: self.owner,
+            parent: self.parent,
+            metadata: self.metadata,
+            visibility: self.visibility,
+        }
+    }
+}
+
+/// How much of what is above or below.
 #[derive(Args)]
-pub(super) struct Related {
-    group: String,
+pub(super) struct Near {
     /// So many levels away at most
     #[arg(long)]
     levels: Option<u32>,
@@ -115,36 +158,19 @@ pub(super) struct Related {
     page: Page,
 }
 
-#[derive(Args)]
-pub(super) struct Page {
-    #[arg(long, default_value_t = 0)]
-    offset: u64,
-    #[arg(long, default_value_t = 100)]
-    limit: u64,
-}
-
-impl Page {
-    pub(super) const fn message(&self) -> Option<api::Page> {
-        Some(api::Page {
-            offset: self.offset,
-            limit: self.limit,
+impl Near {
+    pub(super) fn request(self, id: String) -> anyhow::Result<api::ListRelatedGroupsRequest> {
+        Ok(api::ListRelatedGroupsRequest {
+            id,
+            levels: self.levels,
+            page: self.page.message()?,
+            filter: Some(everything()),
         })
     }
 }
 
-impl Related {
-    fn request(self) -> api::ListRelatedGroupsRequest {
-        api::ListRelatedGroupsRequest {
-            id: self.group,
-            levels: self.levels,
-            page: self.page.message(),
-            filter: Some(everything()),
-        }
-    }
-}
-
 /// Groups of every status.
-fn everything() -> api::GroupFilter {
+pub(super) fn everything() -> api::GroupFilter {
     api::GroupFilter {
         status: "all".to_owned(),
         ..api::GroupFilter::default()
@@ -156,53 +182,49 @@ impl Groups {
         let groups = client.groups();
         match self {
             Self::Create(create) => create.run(client, output).await,
-            Self::List(list) => list.run(client, output).await,
-            Self::Tree(related) => {
-                let listing = groups.list_group_children(related.request()).await?;
+            Self::List(list) => {
+                let request = api::ListGroupsRequest {
+                    page: list.page.message()?,
+                    filter: Some(list.filter()),
+                };
+                show_listing(output, &groups.list_groups(request).await?)
+            }
+            Self::Tree { group, near } => {
+                let listing = groups.list_group_children(near.request(group)?).await?;
                 show_tree(output, &listing.groups)
             }
             Self::Show { group } => {
                 let shown = groups.view_group(api::ViewGroupRequest { id: group });
                 show(output, &shown.await?)
             }
-            Self::Update {
-                group,
-                name,
-                description,
-                metadata,
-            } => {
-                let request = api::UpdateGroupRequest {
-                    id: group,
-                    name,
-                    description,
-                    metadata,
-                };
-                show(output, &groups.update_group(request).await?)
+            Self::Update { group, details } => {
+                let changed = groups.update_group(details.request(group)).await?;
+                show(output, &changed)
             }
-            Self::Children(related) => {
-                let listing = groups.list_group_children(related.request()).await?;
+            Self::Children { group, near } => {
+                let listing = groups.list_group_children(near.request(group)?).await?;
                 show_listing(output, &listing)
             }
-            Self::Parents(related) => {
-                let listing = groups.list_group_parents(related.request()).await?;
+            Self::Parents { group, near } => {
+                let listing = groups.list_group_parents(near.request(group)?).await?;
                 show_listing(output, &listing)
             }
             Self::Members { group, page } => {
                 let request = api::ListMembersRequest {
                     group_id: group,
-                    page: page.message(),
+                    page: page.message()?,
                     status: "all".to_owned(),
                     ..api::ListMembersRequest::default()
                 };
                 let listing = groups.list_members(request).await?;
                 let members: Vec<Value> = listing.members.iter().map(users::value).collect();
-                let value = json!({ "total": listing.total, "members": members });
-                Ok(users::show(output, &value, &listing.members)?)
+                let whole = json!({ "total": listing.total, "members": members });
+                Ok(users::show(output, &whole, &listing.members)?)
             }
             Self::Of { user, page } => {
                 let request = api::ListMembershipsRequest {
                     user_id: user,
-                    page: page.message(),
+                    page: page.message()?,
                     filter: Some(everything()),
                 };
                 show_listing(output, &groups.list_memberships(request).await?)
@@ -238,32 +260,24 @@ impl CreateGroup {
             status: String::new(),
         };
         let created = client.groups().create_group(request).await?;
-        Ok(output.say(&group_json(&created), &created.id)?)
-    }
-}
-
-impl ListGroups {
-    async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
-        let filter = api::GroupFilter {
-            status: self.status,
-            name: self.name,
-            owner: self.owner,
-            parent: self.parent,
-            metadata: self.metadata,
-            visibility: self.visibility,
-        };
-        let request = api::ListGroupsRequest {
-            page: self.page.message(),
-            filter: Some(filter),
-        };
-        show_listing(output, &client.groups().list_groups(request).await?)
+        Ok(output.say(&value(&created), &created.id)?)
     }
 }
 
 fn show_listing(output: Output, listing: &api::ListGroupsResponse) -> anyhow::Result<()> {
-    let groups: Vec<Value> = listing.groups.iter().map(group_json).collect();
-    let value = json!({ "total": listing.total, "groups": groups });
-    Ok(output.table(&value, HEADINGS, &rows(&listing.groups))?)
+    show_all(output, "groups", &listing.groups, listing.total)
+}
+
+/// A table; as JSON, the groups under the name of `what` they are.
+pub(super) fn show_all(
+    output: Output,
+    what: &str,
+    groups: &[api::Group],
+    total: u64,
+) -> anyhow::Result<()> {
+    let values: Vec<Value> = groups.iter().map(value).collect();
+    let whole = json!({ "total": total, what: values });
+    Ok(output.table(&whole, HEADINGS, &rows(groups))?)
 }
 
 /// Each group below the one it is in, further to the right. What is not there, because it is on another page or is
@@ -287,9 +301,9 @@ fn show_tree(output: Output, groups: &[api::Group]) -> anyhow::Result<()> {
 fn tree_json(below: &HashMap<&str, Vec<&api::Group>>, parent: &str) -> Vec<Value> {
     let groups = below.get(parent).into_iter().flatten();
     let tree = |group: &&api::Group| {
-        let mut value = group_json(group);
-        value["children"] = json!(tree_json(below, &group.id));
-        value
+        let mut tree = value(group);
+        tree["children"] = json!(tree_json(below, &group.id));
+        tree
     };
     groups.map(tree).collect()
 }
@@ -326,17 +340,17 @@ fn rows(groups: &[api::Group]) -> Vec<[String; 5]> {
     groups.iter().map(row).collect()
 }
 
-fn show(output: Output, group: &api::Group) -> anyhow::Result<()> {
+pub(super) fn show(output: Output, group: &api::Group) -> anyhow::Result<()> {
     let rows = rows(std::slice::from_ref(group));
-    Ok(output.table(&group_json(group), HEADINGS, &rows)?)
+    Ok(output.table(&value(group), HEADINGS, &rows)?)
 }
 
-fn say_status(output: Output, changed: &api::Group) -> anyhow::Result<()> {
+pub(super) fn say_status(output: Output, changed: &api::Group) -> anyhow::Result<()> {
     let text = format!("{} is {}", changed.id, changed.status);
-    Ok(output.say(&group_json(changed), &text)?)
+    Ok(output.say(&value(changed), &text)?)
 }
 
-fn group_json(group: &api::Group) -> Value {
+pub(super) fn value(group: &api::Group) -> Value {
     json!({
         "id": group.id,
         "owner": group.owner,

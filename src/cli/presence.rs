@@ -16,7 +16,7 @@ use serde_json::json;
 use super::Session;
 use super::check::Place;
 use super::output::Output;
-use super::things::Page;
+use super::page::Page;
 use super::watch::{self, Watch, attendee};
 use crate::config::Config;
 
@@ -97,7 +97,7 @@ impl Presence {
                 page,
                 directly,
             }) => {
-                let api::Page { offset, limit } = page.message();
+                let Page { offset, limit } = page;
                 let request = api::CountOnlineRequest {
                     by_channel,
                     offset,
@@ -131,7 +131,7 @@ impl Presence {
     }
 
     async fn show_redis(&self, overview: &Overview, output: Output) -> anyhow::Result<()> {
-        let page = self.page.message();
+        let page = self.page.of_roll();
         if self.watch {
             let watch = Watch::new(BTreeMap::new(), output);
             return watch.follow_redis(overview.watch(None).await?, &page).await;
@@ -143,7 +143,7 @@ impl Presence {
     }
 
     async fn show_all(self, client: &Client, output: Output) -> anyhow::Result<()> {
-        let page = self.page.message();
+        let page = self.page.of_roll();
         if self.watch {
             let watch = Watch::new(BTreeMap::new(), output);
             return watch.follow_all(client.watch().await?, &page).await;
@@ -169,7 +169,7 @@ impl Presence {
     }
 
     async fn list(self, client: &Client, output: Output) -> anyhow::Result<()> {
-        let listing = client.online(self.page.message()).await?;
+        let listing = client.online(self.page.of_roll()).await?;
         let sessions = listing.sessions.into_iter().map(|it| Attendee {
             session_id: it.session_id,
             thing_id: it.thing_id,

@@ -13,8 +13,9 @@ use rollcall_grpc::client::Client;
 use rollcall_grpc::things_api as api;
 use serde_json::{Value, json};
 
-use super::channels;
 use super::output::Output;
+use super::page::Page;
+use super::{channels, groups};
 
 /// Things made by one call.
 const CHUNK: usize = 500;
@@ -117,32 +118,6 @@ pub(super) struct ListThings {
     visibility: String,
 }
 
-#[derive(Args)]
-pub(super) struct Page {
-    #[arg(long, default_value_t = 0)]
-    offset: u64,
-    #[arg(long, default_value_t = 100)]
-    limit: u64,
-}
-
-impl Page {
-    pub(super) fn message(&self) -> rollcall_grpc::api::Page {
-        rollcall_grpc::api::Page {
-            offset: self.offset,
-            limit: self.limit,
-        }
-    }
-
-    pub(super) fn of_things(&self) -> anyhow::Result<Option<api::Page>> {
-        // To the server, none is the usual one.
-        anyhow::ensure!(self.limit > 0, "limit: at least 1");
-        Ok(Some(api::Page {
-            offset: self.offset,
-            limit: self.limit,
-        }))
-    }
-}
-
 impl Things {
     pub(super) async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let things = client.things();
@@ -196,8 +171,8 @@ impl Things {
             Self::Channels { thing, page } => {
                 let request = api::ListChannelsByThingRequest {
                     thing_id: thing,
-                    page: page.of_things()?,
-                    filter: Some(channels::everything()),
+                    page: page.message()?,
+                    filter: Some(groups::everything()),
                 };
                 let listing = client.channels().list_channels_by_thing(request).await?;
                 channels::show_listing(output, &listing)
@@ -216,7 +191,7 @@ impl ListThings {
             metadata: self.metadata.unwrap_or_default(),
         };
         let request = api::ListThingsRequest {
-            page: self.page.of_things()?,
+            page: self.page.message()?,
             filter: Some(filter),
             visibility: self.visibility,
         };

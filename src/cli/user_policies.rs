@@ -6,8 +6,8 @@ use rollcall_grpc::client::Client;
 use rollcall_grpc::users_api as api;
 use serde_json::{Value, json};
 
-use super::groups::Page;
 use super::output::Output;
+use super::page::Page;
 
 /// What users may do on groups.
 #[derive(Subcommand)]
@@ -76,7 +76,7 @@ impl UserPolicies {
             Self::Remove { user, group } => delete(client, output, user, group).await,
             Self::List(it) => {
                 let request = api::ListPoliciesRequest {
-                    page: it.page.message(),
+                    page: it.page.message()?,
                     owner: it.owner,
                     subject: it.user,
                     object: it.group,

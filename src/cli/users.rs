@@ -11,6 +11,7 @@ use rollcall_grpc::users_api as api;
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::page::Page;
 
 const NO_LINK: &str =
     "the link was used or is too old: have another one mailed with `rollcall users reset-password`";
@@ -88,10 +89,8 @@ pub(super) struct Create {
 
 #[derive(Args)]
 pub(super) struct List {
-    #[arg(long, default_value_t = 0)]
-    offset: u64,
-    #[arg(long, default_value_t = 100)]
-    limit: u64,
+    #[command(flatten)]
+    page: Page,
     /// enabled, disabled or all
     #[arg(long, default_value = "all")]
     status: String,
@@ -215,10 +214,7 @@ impl Create {
 impl List {
     async fn run(self, client: &Client, output: Output) -> anyhow::Result<()> {
         let request = api::ListUsersRequest {
-            page: Some(api::Page {
-                offset: self.offset,
-                limit: self.limit,
-            }),
+            page: self.page.message()?,
             status: self.status,
             name: self.name,
             identity: self.identity,
