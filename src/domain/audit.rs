@@ -22,7 +22,7 @@ pub enum Promise {
     Form,
     /// A session has one connect, then one disconnect.
     Pairs,
-    /// Events of a thing are in the order in which they happened.
+    /// Events of a session are in the order in which they happened.
     Order,
     /// `occurred_at` grows with every event of an instance.
     Time,

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 
 use crate::openapi::{About, finish, is};
 use crate::problem::{Problem, described};
-use crate::query::{Query, word};
+use crate::query::{MAX_PAGE, Query, usual_limit, word};
 use crate::reply::{Done, Reply};
 use crate::request::{
     Bearer, Body, HasIdentities, Id, Ids, Origin, ThingKey, Token, given, or_default, parse_all,
@@ -280,13 +280,6 @@ struct ConfigQuery {
     thing_key: Option<String>,
     /// A part of it, in capitals or not.
     name: Option<String>,
-}
-
-/// Most entries of a page that is asked for over HTTP.
-const MAX_PAGE: u64 = 100;
-
-fn usual_limit() -> u64 {
-    Page::default().limit
 }
 
 fn offset<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {

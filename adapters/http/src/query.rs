@@ -8,6 +8,7 @@ use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use rollcall_domain::entity;
+use rollcall_domain::groups::Direction;
 use rollcall_domain::listing::{Page, StatusFilter, Visibility};
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
@@ -62,7 +63,7 @@ fn named_once(told: &str) -> &str {
 }
 
 /// Most entries of a page that is asked for over HTTP.
-const MAX_PAGE: u64 = 100;
+pub(crate) const MAX_PAGE: u64 = 100;
 
 /// Which part of a list. To be flattened into other queries.
 #[derive(Deserialize, JsonSchema)]
@@ -83,7 +84,7 @@ impl From<Paging> for Page {
     }
 }
 
-fn usual_limit() -> u64 {
+pub(crate) fn usual_limit() -> u64 {
     Page::default().limit
 }
 
@@ -126,6 +127,21 @@ fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
 fn metadata<'de, D: Deserializer<'de>>(input: D) -> Result<entity::Metadata, D::Error> {
     let text = String::deserialize(input)?;
     serde_json::from_str(&text).map_err(|_| D::Error::custom("metadata: must be a JSON object"))
+}
+
+/// The way through a tree: 1 is up, -1 is down.
+pub(crate) fn direction<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Direction>, D::Error> {
+    match word("dir", input)? {
+        1_i8 => Ok(Some(Direction::Parents)),
+        -1 => Ok(Some(Direction::Children)),
+        _ => Err(D::Error::custom("dir: -1 or 1")),
+    }
+}
+
+pub(crate) fn tree<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
+    word("tree", input)
 }
 
 /// A value that is written as text, whatever it is. To be used with `deserialize_with` where `T` does not know its name.

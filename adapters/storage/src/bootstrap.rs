@@ -507,7 +507,6 @@ async fn apply(
     connection: &mut AnyConnection,
     heard: &Heard,
 ) -> Result<Option<Vec<ThingId>>, sqlx::Error> {
-    let if_any = |rows: u64| (rows > 0).then(Vec::new);
     match &heard.effect {
         Effect::Nothing => Ok(None),
         Effect::RemoveConfig { thing, at } => {
@@ -534,7 +533,7 @@ async fn apply(
             .bind(at.0.cast_signed())
             .execute(connection)
             .await?;
-            Ok(if_any(updated.rows_affected()))
+            Ok((updated.rows_affected() > 0).then(Vec::new))
         }
         Effect::SetAside { reason, fields } => {
             aside::keep(connection, heard, reason, fields).await?;

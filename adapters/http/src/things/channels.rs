@@ -211,33 +211,18 @@ struct ChannelsQuery {
     #[schemars(with = "Option<u8>")]
     level: Option<usize>,
     /// Whether those below are shown within those above.
-    #[serde(default, deserialize_with = "tree")]
+    #[serde(default, deserialize_with = "query::tree")]
     tree: bool,
     /// 1 is up, -1 is down.
-    #[serde(default, deserialize_with = "direction")]
+    #[serde(default, deserialize_with = "query::direction")]
     #[schemars(with = "Option<i8>")]
-    dir: Option<Way>,
+    dir: Option<Direction>,
 }
-
-#[derive(Clone, Copy)]
-struct Way(Direction);
 
 fn level<'de, D: Deserializer<'de>>(input: D) -> Result<Option<usize>, D::Error> {
     match word("level", input)? {
         level @ 0..=5 => Ok(Some(level)),
         _ => Err(serde::de::Error::custom("level: from 0 to 5")),
-    }
-}
-
-fn tree<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
-    word("tree", input)
-}
-
-fn direction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Way>, D::Error> {
-    match word::<i8, D>("dir", input)? {
-        1 => Ok(Some(Way(Direction::Parents))),
-        -1 => Ok(Some(Way(Direction::Children))),
-        _ => Err(serde::de::Error::custom("dir: 1 or -1")),
     }
 }
 
@@ -266,7 +251,7 @@ impl ChannelsQuery {
             },
             page: self.paging.into(),
             around: parent.filter(|_| is_around),
-            direction: self.dir.map(|Way(direction)| direction),
+            direction: self.dir,
             level: self.level,
             is_nested: self.tree,
         })

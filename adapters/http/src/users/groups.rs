@@ -194,7 +194,7 @@ struct GroupsAsked {
     #[serde(default)]
     parent_id: Option<String>,
     /// -1 for what is below, 1 for what is above.
-    #[serde(default, deserialize_with = "direction")]
+    #[serde(default, deserialize_with = "query::direction")]
     #[schemars(with = "Option<i8>")]
     dir: Option<Direction>,
     /// So many levels away at most; 0 for all.
@@ -202,16 +202,8 @@ struct GroupsAsked {
     #[schemars(range(max = 5))]
     level: usize,
     /// Whether groups have their children in them.
-    #[serde(default, deserialize_with = "tree")]
+    #[serde(default, deserialize_with = "query::tree")]
     tree: bool,
-}
-
-fn direction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Direction>, D::Error> {
-    match word("dir", input)? {
-        -1_i8 => Ok(Some(Direction::Children)),
-        1 => Ok(Some(Direction::Parents)),
-        _ => Err(serde::de::Error::custom("dir: -1 or 1")),
-    }
 }
 
 fn level<'de, D: Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
@@ -219,10 +211,6 @@ fn level<'de, D: Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
         level @ 0..=MAX_LEVEL => Ok(level),
         _ => Err(serde::de::Error::custom("level: from 0 to 5")),
     }
-}
-
-fn tree<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
-    word("tree", input)
 }
 
 /// What was asked for, taken apart.
