@@ -136,6 +136,11 @@ impl Config {
                 "mqtt.commit_interval",
                 "at most 1s",
             ),
+            (
+                self.max_connections == 0,
+                "mqtt.max_connections",
+                "at least 1",
+            ),
             (self.max_sessions == 0, "mqtt.max_sessions", "at least 1"),
             // Each has a buffer, a queue and files of its own.
             (self.workers > 1024, "mqtt.workers", "at most 1024"),

@@ -50,6 +50,15 @@ pub struct Config {
     pub ttl: Duration,
 }
 
+impl Config {
+    /// A value that makes no sense: its key, and what it should be.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let sound = Duration::from_millis(500)..=Duration::from_secs(3600);
+        (!sound.contains(&self.ttl)).then_some(("lease.ttl", "from 500ms to 1h"))
+    }
+}
+
 /// The lease that this instance has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {

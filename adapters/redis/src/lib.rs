@@ -80,16 +80,25 @@ impl Config {
             return Some(("redis.retry_max", "at least redis.retry_min"));
         }
         let (age, wait) = (self.max_stream_age, self.wait_timeout);
-        if !age.is_zero() && age < Duration::from_secs(1) {
-            return Some(("redis.max_stream_age", "0s, or at least 1s"));
-        }
-        if self.wait_replicas > 0 && (wait.is_zero() || wait >= self.response_timeout) {
-            return Some((
+        [
+            (self.batch == 0, "redis.batch", "at least 1"),
+            // More fields than Lua can pass on.
+            (self.batch > 4096, "redis.batch", "at most 4096"),
+            (self.pipeline == 0, "redis.pipeline", "at least 1"),
+            (self.prefix.is_empty(), "redis.prefix", "must not be empty"),
+            (
+                !age.is_zero() && age < Duration::from_secs(1),
+                "redis.max_stream_age",
+                "0s, or at least 1s",
+            ),
+            (
+                self.wait_replicas > 0 && (wait.is_zero() || wait >= self.response_timeout),
                 "redis.wait_timeout",
                 "longer than 0s and shorter than redis.response_timeout",
-            ));
-        }
-        None
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, key, problem)| wrong.then_some((key, problem)))
     }
 }
 
