@@ -22,8 +22,8 @@ pub(super) struct CheckPresence {
     /// Sessions may have begun before the stream, though nothing says that it was trimmed
     #[arg(long)]
     partial: bool,
-    /// Check the journal in this data folder of an instance, too, and that the stream has what it tells and nobody else.
-    /// Without a Redis, the journal alone
+    /// Check the journal in this data folder of an instance, too, and that the stream has what it tells and nobody else, if
+    /// it names sessions (events.extended). Without a Redis, the journal alone
     #[arg(long, value_name = "FOLDER")]
     journal: Vec<PathBuf>,
 }
@@ -147,7 +147,7 @@ async fn read_stream(
     let mut promises = Promise::ALL.to_vec();
     promises.retain(|it| match it {
         Promise::Roll => view.has_roll,
-        Promise::Journal => !journals.is_empty(),
+        Promise::Journal => journals.iter().any(|(told, _)| !told.is_plain()),
         _ => true,
     });
     Ok(Checked {

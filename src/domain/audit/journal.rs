@@ -8,12 +8,14 @@ use super::{Audit, Promise, parse};
 use crate::identity::{SessionId, Timestamp};
 use crate::presence::{Change, Noted};
 
-/// What a stream tells of the sessions of an instance. One that does not name sessions tells nothing.
+/// What a stream tells of the sessions of an instance.
 #[derive(Default)]
 pub struct Told {
     /// The names of the instance.
     instances: HashSet<String>,
     sessions: HashMap<SessionId, Ends>,
+    /// The stream does not name its sessions: there is nothing to compare.
+    is_plain: bool,
     /// The first event of the instance in the stream, and in the journal.
     stream_from: Option<u64>,
     journal_from: Option<Timestamp>,
@@ -38,11 +40,20 @@ impl Told {
         }
     }
 
+    /// Whether the stream has events of the instance that name no session: the two are not compared.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     /// Looks at the next entry of the stream.
     pub fn entry<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a str)>) {
         let Ok(event) = parse(fields) else { return };
-        let session = event.session.and_then(|it| it.parse().ok());
-        let Some(session) = session.filter(|_| self.instances.contains(event.instance)) else {
+        if !self.instances.contains(event.instance) {
+            return;
+        }
+        let Some(session) = event.session.and_then(|it| it.parse().ok()) else {
+            self.is_plain = true;
             return;
         };
         self.stream_from.get_or_insert(event.at);
@@ -77,7 +88,7 @@ impl Told {
         };
         // Of a stream that has lost its beginning, all that was before what is left.
         let is_lost = audit.partial && self.stream_from.is_none_or(|first| at.0 < first);
-        if !is_told && !is_lost && *position <= relayed {
+        if !self.is_plain && !is_told && !is_lost && *position <= relayed {
             let what = format!("the {word} of {} is not in the stream", session.id);
             audit.breach(Promise::Journal, &position.to_string(), what);
         }
@@ -85,7 +96,7 @@ impl Told {
 
     /// Says who is in the stream and came after the journal began, but not to it.
     pub fn end(self, audit: &mut Audit) {
-        let Some(from) = self.journal_from else {
+        let Some(from) = self.journal_from.filter(|_| !self.is_plain) else {
             return;
         };
         for (session, ends) in self.sessions {
@@ -117,7 +128,7 @@ mod tests {
     }
 
     /// Holds what the stream tells against a journal: `+a` and `-a` are events of the session a, each a moment after the
-    /// one before. The stream is that of the instance i, but for words that begin with another name.
+    /// one before. The stream is that of the instance i, but for words that begin with another name; `~` names no session.
     fn broken(partial: bool, stream: &str, journal: &str, relayed: u64) -> u64 {
         let ids: Vec<SessionId> = (0..3).map(|_| SessionId::generate()).collect();
         let from = ids[0].began().0 - 1_000_000;
@@ -125,6 +136,8 @@ mod tests {
         let mut audit = Audit::new(partial);
         let mut told = Told::of(&["i".to_owned()]);
         for (n, word) in stream.split_whitespace().enumerate() {
+            let is_plain = word.starts_with('~');
+            let word = word.trim_start_matches('~');
             let (instance, kind) = match word.strip_prefix("other") {
                 Some(rest) => ("other", &rest[..1]),
                 None => ("i", &word[..1]),
@@ -138,8 +151,9 @@ mod tests {
                 ("occurred_at", &at),
                 ("session_id", &session),
             ];
-            audit.entry(&format!("{n}-0"), fields.into_iter());
-            told.entry(fields.into_iter());
+            let fields = &fields[..if is_plain { 4 } else { 5 }];
+            audit.entry(&format!("{n}-0"), fields.iter().copied());
+            told.entry(fields.iter().copied());
         }
         for (n, word) in (0..).zip(journal.split_whitespace()) {
             let change = match word.starts_with('+') {
@@ -175,6 +189,9 @@ mod tests {
             (false, "+a +b", "+a", 1, 1),
             (false, "+a +b -b", "+a", 1, 1),
             (false, "+a other+b", "+a", 1, 0),
+            // Who it was is not told.
+            (false, "~+a", "+a -a +b", 3, 0),
+            (false, "~+a +c", "+a", 1, 0),
             // The journal begins later.
             (false, "+a +b", "", 0, 0),
             (false, "+a -a +b", "-a +b", 2, 0),
