@@ -115,11 +115,16 @@ impl Part {
         self
     }
 
-    /// The one list that the part is.
-    fn whole(&self) -> Option<List> {
-        match self.lists[..] {
-            [list] if self.none.is_empty() && self.among.is_empty() && self.also.is_empty() => {
-                Some(list)
+    /// The list that the part is, if it is one, and what of it is left out: a list too.
+    fn difference(&self) -> Option<(List, Option<List>)> {
+        if !self.among.is_empty() || !self.also.is_empty() {
+            return None;
+        }
+        match (&self.lists[..], &self.none[..]) {
+            ([list], []) => Some((*list, None)),
+            ([list], [none]) => {
+                let common = self.common.filter(|it| it.of == [*list, *none])?;
+                Some((*list, Some(common.list)))
             }
             _ => None,
         }
@@ -165,8 +170,9 @@ impl Part {
         connection: &mut AnyConnection,
         sizes: &HashMap<List, Size>,
     ) -> Result<u64, sqlx::Error> {
-        if let Some(list) = self.whole() {
-            return Ok(size(sizes, &list).entries);
+        if let Some((list, left_out)) = self.difference() {
+            let left_out = left_out.map_or(0, |list| size(sizes, &list).entries);
+            return Ok(size(sizes, &list).entries.saturating_sub(left_out));
         }
         if self.lists.iter().any(|list| size(sizes, list).entries == 0) {
             return Ok(0);
@@ -174,18 +180,13 @@ impl Part {
         // What is in one list and not in another: less is in both.
         let only_less = self.among.is_empty() && self.also.is_empty();
         if let ([list], [none], true) = (&self.lists[..], &self.none[..], only_less) {
-            let common = match self.common.filter(|it| it.of == [*list, *none]) {
-                Some(common) => size(sizes, &common.list).entries,
-                None => {
-                    let both = Self {
-                        lists: vec![*list, *none],
-                        none: Vec::new(),
-                        ..self.clone()
-                    };
-                    let both = both.shortest_first(sizes);
-                    Box::pin(both.count(connection, sizes)).await?
-                }
+            let both = Self {
+                lists: vec![*list, *none],
+                none: Vec::new(),
+                ..self.clone()
             };
+            let both = both.shortest_first(sizes);
+            let common = Box::pin(both.count(connection, sizes)).await?;
             return Ok(size(sizes, list).entries.saturating_sub(common));
         }
         self.count_before(connection, None).await
@@ -310,25 +311,39 @@ async fn start(
     sizes: &HashMap<List, Size>,
     offset: u64,
 ) -> Result<Start, sqlx::Error> {
-    let with_spans = |part: &Part| part.whole().filter(|list| size(sizes, list).has_spans);
-    let lists: Vec<[u8; 16]> = parts
-        .iter()
-        .filter_map(|(part, _)| with_spans(part).map(|list| list.0))
-        .collect();
-    let others = parts.iter().filter(|(part, _)| with_spans(part).is_none());
-    let others: u64 = others.map(|(_, count)| count).sum();
+    let with_spans = |part: &Part| {
+        let difference = part.difference();
+        difference.filter(|(list, _)| size(sizes, list).has_spans)
+    };
+    let (mut lists, mut left_out, mut others) = (Vec::new(), Vec::new(), 0);
+    for (part, count) in parts {
+        match with_spans(part) {
+            Some((list, less)) => {
+                lists.push(list.0);
+                left_out.extend(less.map(|list| list.0));
+            }
+            None => others += count,
+        }
+    }
     // Of the other parts, all may be before the page.
     let offset_of_lists = offset.saturating_sub(others);
     if lists.is_empty() || offset_of_lists == 0 {
         return Ok(Start::at(offset));
     }
-    let Some(from) = last_span(connection, &lists, offset_of_lists).await? else {
+    let Some(from) = last_step(connection, &lists, &left_out, offset_of_lists).await? else {
         return Ok(Start::at(offset));
     };
     let mut before = 0;
     for (part, _) in parts {
         before += match with_spans(part) {
-            Some(list) => counted_before(connection, list, from).await?,
+            Some((list, left_out)) => {
+                let mut entries = counted_before(connection, sizes, list, from).await?;
+                if let Some(list) = left_out {
+                    let less = counted_before(connection, sizes, list, from).await?;
+                    entries = entries.saturating_sub(less);
+                }
+                entries
+            }
             None => part.count_before(connection, Some(from)).await?,
         };
     }
@@ -342,31 +357,46 @@ async fn start(
     })
 }
 
-/// When the last span begins that has at most so many entries of all lists before it.
-async fn last_span(
+/// The last moment at which a span begins, or one of what is left out ends, with surely no more than so many entries
+/// before it: of the lists, all spans that begin earlier; less what is left out in spans that have ended.
+async fn last_step(
     connection: &mut AnyConnection,
     lists: &[[u8; 16]],
+    left_out: &[[u8; 16]],
     entries: u64,
 ) -> Result<Option<i64>, sqlx::Error> {
-    let mut query = Statement::new("SELECT MIN(CASE WHEN up_to > ");
-    query.bind(entries.cast_signed());
-    query.push(
-        " THEN first_at END), MAX(first_at) FROM
-         (SELECT first_at, CAST(SUM(entries) OVER (ORDER BY first_at) AS BIGINT) AS up_to
-          FROM list_spans WHERE list IN (",
+    let mut query = Statement::new(
+        "SELECT MAX(moment) FROM (SELECT moment, CAST(COALESCE(SUM(more) OVER
+         (ORDER BY moment RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP), 0) AS BIGINT) AS earlier
+         FROM (SELECT first_at AS moment, entries AS more FROM list_spans WHERE list IN (",
     );
-    query.bind_all(lists).push(")) AS spans");
-    let row = query.query().fetch_one(connection).await?;
-    let (first, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(first.or(last))
+    query.bind_all(lists).push(")");
+    if !left_out.is_empty() {
+        query.push(
+            " UNION ALL SELECT moment, -entries FROM (SELECT entries,
+             LEAD(first_at) OVER (PARTITION BY list ORDER BY first_at) AS moment
+             FROM list_spans WHERE list IN (",
+        );
+        query.bind_all(left_out);
+        query.push(")) AS ended WHERE moment IS NOT NULL");
+    }
+    query.push(") AS steps) AS sums WHERE earlier <= ");
+    query.bind(entries.cast_signed());
+    query.query().fetch_one(connection).await?.try_get(0)
 }
 
-/// How much of a list with spans was made before a moment: whole spans, without what is in the last one but later.
+/// How much of a list was made before a moment. With spans: whole ones, without what is in the last one but later.
 async fn counted_before(
     connection: &mut AnyConnection,
+    sizes: &HashMap<List, Size>,
     list: List,
     moment: i64,
 ) -> Result<u64, sqlx::Error> {
+    if !size(sizes, &list).has_spans {
+        let mut query = Statement::new("SELECT COUNT(*) FROM listed WHERE list = ");
+        query.bind(&list.0).push(" AND created_at < ").bind(moment);
+        return number(&query.query().fetch_one(connection).await?, 0);
+    }
     let mut query = Statement::new(
         "SELECT (SELECT CAST(COALESCE(SUM(entries), 0) AS BIGINT) FROM list_spans WHERE list = ",
     );
