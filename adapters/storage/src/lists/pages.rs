@@ -366,8 +366,8 @@ async fn last_step(
     entries: u64,
 ) -> Result<Option<i64>, sqlx::Error> {
     let mut query = Statement::new(
-        "SELECT MAX(moment) FROM (SELECT moment, CAST(COALESCE(SUM(more) OVER
-         (ORDER BY moment RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP), 0) AS BIGINT) AS earlier
+        "SELECT MAX(moment) FROM (SELECT moment, CAST(COALESCE(SUM(SUM(more)) OVER
+         (ORDER BY moment ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS BIGINT) AS earlier
          FROM (SELECT first_at AS moment, entries AS more FROM list_spans WHERE list IN (",
     );
     query.bind_all(lists).push(")");
@@ -380,7 +380,7 @@ async fn last_step(
         query.bind_all(left_out);
         query.push(")) AS ended WHERE moment IS NOT NULL");
     }
-    query.push(") AS steps) AS sums WHERE earlier <= ");
+    query.push(") AS steps GROUP BY moment) AS sums WHERE earlier <= ");
     query.bind(entries.cast_signed());
     query.query().fetch_one(connection).await?.try_get(0)
 }
