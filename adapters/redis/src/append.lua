@@ -58,7 +58,7 @@ local function append(producer, position, first, last)
   return id, true
 end
 
--- Once for all that were appended: with each entry it would cost as much as the entry. `most` entries stay (0: all).
+-- Once for all that were appended: with each entry, entries would cost half as much again. `most` entries stay (0: all).
 local function trim(most)
   if most ~= '0' then
     redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', most)
